@@ -1,0 +1,53 @@
+"""mmaudit audits a trained multimodal model: which modality it uses, which it ignores, and how sure one can be.
+
+Public names load on first use, so that ``import mmaudit`` stays free of torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmaudit.auditing import audit
+    from mmaudit.checkpoint.loader import load_checkpoint
+    from mmaudit.checkpoint.structure import inspect_structure
+    from mmaudit.evidence.coalitions import evaluate_coalitions
+    from mmaudit.exceptions import MMAuditError
+    from mmaudit.masking.spec import AuditSpec, MaskingSpec
+    from mmaudit.report import AuditReport
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AuditReport": "mmaudit.report",
+    "AuditSpec": "mmaudit.masking.spec",
+    "MMAuditError": "mmaudit.exceptions",
+    "MaskingSpec": "mmaudit.masking.spec",
+    "audit": "mmaudit.auditing",
+    "evaluate_coalitions": "mmaudit.evidence.coalitions",
+    "inspect_structure": "mmaudit.checkpoint.structure",
+    "load_checkpoint": "mmaudit.checkpoint.loader",
+}
+
+__all__ = [
+    "AuditReport",
+    "AuditSpec",
+    "MMAuditError",
+    "MaskingSpec",
+    "__version__",
+    "audit",
+    "evaluate_coalitions",
+    "inspect_structure",
+    "load_checkpoint",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'mmaudit' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,45 @@
+"""The errors of the domain. Each says in one sentence what was expected, what came and what to do.
+
+The command line prints the sentence and exits with status 2; in Python each is also a built-in type, so that code which
+catches ``ValueError`` or ``RuntimeError`` keeps working.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "MMAuditError",
+    "ModelError",
+    "RecordError",
+    "SpecError",
+    "UndefinedMeasureError",
+]
+
+
+class MMAuditError(Exception):
+    """Root of the domain's errors."""
+
+
+class SpecError(MMAuditError, ValueError):
+    """The audit file or masking spec is wrong; all faults are listed at once."""
+
+
+class CheckpointError(MMAuditError, ValueError):
+    """The checkpoint is damaged, unsafe, of a foreign format, or does not fit the model."""
+
+
+class DataError(MMAuditError, RuntimeError):
+    """The data cannot be read, or does not have what the spec says it has."""
+
+
+class ModelError(MMAuditError, RuntimeError):
+    """The model cannot be called as the spec says, or its outputs are not what the spec says."""
+
+
+class RecordError(MMAuditError, ValueError):
+    """A record is missing, damaged, incomplete or of an unknown version."""
+
+
+class UndefinedMeasureError(MMAuditError, ValueError):
+    """A measure has no value here; the message is the reason that the record states."""

@@ -1,0 +1,458 @@
+"""What an audit needs to know: which inputs belong to which modality, how each is made absent, how the model is called.
+
+``MaskingSpec`` is enough for a model and a batch in memory; ``AuditSpec`` (``audit.yaml``) adds the files and the data.
+Everything is declarative; import strings (``package.module:callable``) are the owner's own code. All faults of a file are
+reported at once, each with its path and what would have been allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mmaudit.exceptions import SpecError
+from mmaudit.typing import OutputKind, TaskName
+
+__all__ = [
+    "AuditSpec",
+    "CallSpec",
+    "CustomMask",
+    "DataSpec",
+    "ExpectedSpec",
+    "FactorySpec",
+    "FillMask",
+    "MaskSpec",
+    "MaskingSpec",
+    "ModalitySpec",
+    "NamedMask",
+    "NoiseMask",
+    "OutputSpec",
+    "SourceSpec",
+    "read_spec",
+]
+
+_LARGEST_FILE = 1_000_000
+_MOST_MODALITIES = 12
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _import_string(value: Any) -> Any:
+    if isinstance(value, str) and (value.count(":") != 1 or not all(p.strip() for p in value.split(":"))):
+        raise ValueError("expected 'package.module:callable'")
+    return value
+
+
+def _path_string(value: Any) -> Any:
+    # YAML reads a bare 0 as a number; as a path it means the first element of the batch.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+ImportString = Annotated[str, BeforeValidator(_import_string)]
+ValuePath = Annotated[str, BeforeValidator(_path_string), Field(min_length=1)]
+
+
+class NamedMask(_Strict):
+    """A mask without settings: ``zero``, ``mean`` of the training data, ``marginal``, ``drop`` (None) or ``keep``."""
+
+    kind: Literal["zero", "mean", "marginal", "drop", "keep"]
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+class FillMask(_Strict):
+    """Every entry gets one value: a constant, or a token id."""
+
+    kind: Literal["constant", "token"]
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value:g}"
+
+
+class NoiseMask(_Strict):
+    """Gaussian noise, drawn anew for each sample id.
+
+    ``mean`` and ``std`` default to those of the training data, entry by entry.
+    """
+
+    kind: Literal["noise"] = "noise"
+    mean: float | None = None
+    std: float | None = Field(default=None, ge=0)
+
+    def __str__(self) -> str:
+        return "noise" if self.std is None else f"noise (sd {self.std:g})"
+
+
+class CustomMask(_Strict):
+    """A function ``f(values, ids, generator) -> values`` of your own; ``values`` is ``(B, ...)``, ``ids`` a list of B strings."""
+
+    kind: Literal["custom"] = "custom"
+    function: ImportString
+
+    def __str__(self) -> str:
+        return f"custom {self.function}"
+
+
+_MASK_FORMS = "zero, mean, marginal, drop, keep, noise, {constant: 0.5}, {token: 0}, {noise: {std: 1}}, {custom: 'module:function'}"
+
+
+def _short_mask(value: Any) -> Any:
+    """Turn the short forms of a mask into its long form."""
+    if isinstance(value, str):
+        if value in ("zero", "mean", "marginal", "drop", "keep"):
+            return NamedMask(kind=value)  # type: ignore[arg-type]
+        if value == "noise":
+            return NoiseMask()
+        near = difflib.get_close_matches(value, ["zero", "mean", "marginal", "drop", "keep", "noise"], 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"unknown mask '{value}'{hint}; allowed: {_MASK_FORMS}")
+    if isinstance(value, Mapping) and len(value) == 1 and "kind" not in value:
+        ((key, setting),) = value.items()
+        if key in ("constant", "token"):
+            return {"kind": key, "value": setting}
+        if key == "noise":
+            return {"kind": "noise", **(setting if isinstance(setting, Mapping) else {"std": setting})}
+        if key == "custom":
+            return {"kind": "custom", "function": setting}
+        raise ValueError(f"unknown mask '{key}'; allowed: {_MASK_FORMS}")
+    return value
+
+
+MaskSpec = Annotated[
+    Union[NamedMask, FillMask, NoiseMask, CustomMask], Field(discriminator="kind"), BeforeValidator(_short_mask)
+]
+_MASK_KINDS = {"zero", "mean", "marginal", "drop", "keep", "constant", "token", "noise", "custom"}
+
+
+class ModalitySpec(_Strict):
+    """One modality: its inputs, how each is masked and, where the automatic map is to be overruled, its modules."""
+
+    inputs: dict[str, ValuePath]
+    """Name -> path in the batch. A single path may be given instead of a mapping."""
+    mask: dict[str, MaskSpec] = Field(default_factory=dict)
+    """Input -> mask; a single mask may be given for all of them. Left out: ``zero``."""
+    present: ValuePath | None = None
+    """Path to a boolean per sample; where false, the sample has no such modality and its input counts as masked."""
+    encoders: tuple[str, ...] | None = None
+    latent: str | None = None
+    head: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, (str, int)) and not isinstance(value, bool):
+            value = {"inputs": value}
+        if not isinstance(value, Mapping):
+            return value
+        value = dict(value)
+        inputs = value.get("inputs")
+        if isinstance(inputs, (str, int)) and not isinstance(inputs, bool):
+            path = str(inputs)
+            value["inputs"] = {_leaf(path): path}
+        elif isinstance(inputs, (list, tuple)):
+            value["inputs"] = {_leaf(str(path)): str(path) for path in inputs}
+        names = list(value["inputs"]) if isinstance(value.get("inputs"), Mapping) else []
+        mask = value.get("mask", "zero")
+        per_input = isinstance(mask, Mapping) and bool(mask) and all(key in names for key in mask)
+        if not per_input:
+            value["mask"] = dict.fromkeys(names, mask)
+        else:
+            value["mask"] = {name: mask.get(name, "zero") for name in names}
+        if isinstance(value.get("encoders"), str):
+            value["encoders"] = (value["encoders"],)
+        return value
+
+    @field_validator("inputs")
+    @classmethod
+    def _some_input(cls, value: dict[str, str]) -> dict[str, str]:
+        if not value:
+            raise ValueError("a modality needs at least one input")
+        return value
+
+    @model_validator(mode="after")
+    def _masks_something(self) -> ModalitySpec:
+        if all(mask.kind == "keep" for mask in self.mask.values()):
+            raise ValueError("all inputs have mask 'keep': masking this modality would change nothing")
+        return self
+
+
+class CallSpec(_Strict):
+    """How ``forward`` is called: paths in the batch, by position and by keyword. ``batch`` is the whole batch."""
+
+    args: tuple[ValuePath, ...] = ()
+    kwargs: dict[str, ValuePath] = Field(default_factory=dict)
+
+
+class OutputSpec(_Strict):
+    """Where the class scores are in what the model returns, and what they are."""
+
+    path: ValuePath | None = None
+    """Path in the returned value, e.g. ``logits`` or ``0``; left out: the returned tensor itself."""
+    kind: OutputKind = "logits"
+    """``one_logit``: one number per sample, positive for class 1."""
+
+
+class MaskingSpec(_Strict):
+    """Modalities, masks, and how to call a model and read its outputs.
+
+    Args:
+        modalities: Name -> :class:`ModalitySpec`, a path, or its mapping; 1 to 12 of them. Their order is kept everywhere.
+        target: Path of the labels in the batch: integers in ``[0, K)``, or names listed in ``classes``.
+        task: ``multiclass`` or ``binary``.
+        classes: Names of the classes, in order.
+        group: Path of a column whose equal values belong together (patient, clip, speaker); resampled as one.
+        ids: Path of the sample ids; left out: running numbers.
+        call: How ``forward`` is called; left out: inputs by the names of its parameters, else in order.
+        outputs: Where the class scores are, and what they are.
+        batching: ``keep`` leaves the user's batches whole, for models whose samples influence each other; ``auto`` finds out.
+        latent: Module whose input is the latent; left out: found.
+        head: The last linear module; left out: found.
+
+    Raises:
+        SpecError: Through :func:`read_spec`; constructing it directly raises pydantic's ``ValidationError``.
+
+    Example:
+        >>> spec = MaskingSpec(modalities={"audio": "batch.0", "image": {"inputs": "1", "mask": {"constant": 0.5}}}, target="2")
+        >>> list(spec.modalities), str(spec.modalities["image"].mask["1"])
+        (['audio', 'image'], 'constant 0.5')
+    """
+
+    modalities: dict[str, ModalitySpec]
+    target: ValuePath | None = None
+    task: TaskName = "multiclass"
+    classes: tuple[str, ...] | None = None
+    group: ValuePath | None = None
+    ids: ValuePath | None = None
+    call: CallSpec | None = None
+    outputs: OutputSpec = OutputSpec()
+    batching: Literal["auto", "keep"] = "auto"
+    latent: str | None = None
+    head: str | None = None
+
+    @field_validator("modalities")
+    @classmethod
+    def _number_of_modalities(cls, value: dict[str, ModalitySpec]) -> dict[str, ModalitySpec]:
+        if not 1 <= len(value) <= _MOST_MODALITIES:
+            raise ValueError(
+                f"{len(value)} modalities; exact coalitions need 1 to {_MOST_MODALITIES} (2**M evaluations)"
+            )
+        return value
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _class_names(cls, value: Any) -> Any:
+        return tuple(str(name) for name in value) if isinstance(value, (list, tuple)) else value
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities in order."""
+        return tuple(self.modalities)
+
+    def coalition(self, index: int) -> frozenset[str]:
+        """The set of present modalities behind an index of the coalition axis."""
+        return frozenset(name for m, name in enumerate(self.modalities) if index >> m & 1)
+
+
+class FactorySpec(_Strict):
+    """A callable of the owner's own code and its keyword arguments."""
+
+    factory: ImportString
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
+class SourceSpec(_Strict):
+    """Where samples come from: a factory that returns a DataLoader or an iterable of batches, or a file of arrays."""
+
+    factory: ImportString | None = None
+    args: dict[str, Any] = Field(default_factory=dict)
+    file: Path | None = None
+    """``.npz`` or ``.parquet``; a batch is a mapping from column to rows."""
+    columns: dict[str, str] | None = None
+    """Name in the batch -> array in the file; left out: all arrays under their own names."""
+    rows: str | None = None
+    """``start:stop`` or ``start:stop:step``, as in a Python slice; left out: all rows."""
+    batch_size: int = Field(default=64, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"file": value} if value.endswith((".npz", ".parquet")) else {"factory": value}
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SourceSpec:
+        if (self.factory is None) == (self.file is None):
+            raise ValueError("expected exactly one of 'factory' and 'file'")
+        if self.file is not None and self.file.suffix not in (".npz", ".parquet"):
+            raise ValueError(f"'{self.file.name}' is neither .npz nor .parquet")
+        return self
+
+    @field_validator("rows")
+    @classmethod
+    def _slice(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = value.split(":")
+            if len(parts) not in (2, 3) or not all(p.strip().lstrip("-").isdigit() or not p.strip() for p in parts):
+                raise ValueError("expected 'start:stop' or 'start:stop:step', for example '0:1000'")
+        return value
+
+
+class DataSpec(_Strict):
+    """The splits. Only ``test`` is audited; ``train`` is asked for by masks and measures that need it."""
+
+    test: SourceSpec
+    train: SourceSpec | None = None
+    validation: SourceSpec | None = None
+
+
+class ExpectedSpec(_Strict):
+    """The plain score the model is known to reach; an audit that does not reach it stops before measuring anything."""
+
+    accuracy: float = Field(ge=0, le=1)
+    tolerance: float = Field(default=0.02, gt=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return {"accuracy": value} if isinstance(value, (int, float)) else value
+
+
+class AuditSpec(MaskingSpec):
+    """``audit.yaml``: a :class:`MaskingSpec` with the model, its checkpoint and the data.
+
+    Args:
+        model: Factory that builds the module the weights go into; the audit file's own directory is importable.
+        checkpoint: File, sharded index or directory; or sub-module -> file.
+        data: Splits.
+        expected: Plain score that the model is known to reach.
+        title: What to call the subject in the report.
+        seed: Of everything that is drawn.
+        strip_prefix: Prefix of the checkpoint's keys to remove; left out: known wrappers' prefixes are found and named.
+    """
+
+    model: FactorySpec
+    checkpoint: Path | dict[str, Path] | None = None
+    data: DataSpec
+    expected: ExpectedSpec | None = None
+    title: str | None = None
+    seed: int = Field(default=0, ge=0)
+    strip_prefix: str | None = None
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _short_model(cls, value: Any) -> Any:
+        return {"factory": value} if isinstance(value, str) else value
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _short_data(cls, value: Any) -> Any:
+        if isinstance(value, str) or (isinstance(value, Mapping) and ({"factory", "file"} & set(value))):
+            return {"test": value}
+        return value
+
+
+def read_spec(source: Path | str | Mapping[str, Any] | MaskingSpec, kind: type[MaskingSpec] = AuditSpec) -> MaskingSpec:
+    """Read and check a spec.
+
+    Args:
+        source: A YAML file, a mapping, or a spec (returned as it is).
+        kind: ``AuditSpec`` or ``MaskingSpec``.
+
+    Raises:
+        SpecError: With every fault, one a line: path, what came, what is allowed.
+    """
+    if isinstance(source, MaskingSpec):
+        return source
+    name = "spec"
+    if not isinstance(source, Mapping):
+        path = Path(source)
+        name = path.name
+        source = _load_yaml(path)
+    try:
+        return kind.model_validate(dict(source))
+    except ValidationError as error:
+        faults = _sentences(error, kind)
+        head = f"{name}: {len(faults)} fault{'s' if len(faults) > 1 else ''}"
+        raise SpecError("\n".join([head, *(f"  {fault}" for fault in faults)])) from None
+
+
+def _load_yaml(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise SpecError(f"{path}: no such file; 'mmaudit init' drafts one")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise SpecError(f"{path.name}: larger than 1 MB, which no audit file is")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)) > 100:
+            raise SpecError(f"{path.name}: more than 100 YAML aliases")
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        if isinstance(error, SpecError):
+            raise
+        where = ""
+        mark = getattr(error, "problem_mark", None)
+        if mark is not None:
+            where = f" (line {mark.line + 1}, column {mark.column + 1})"
+        problem = getattr(error, "problem", None) or error.__class__.__name__
+        raise SpecError(f"{path.name}: not readable as YAML{where}: {problem}") from None
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{path.name}: expected a mapping with 'model', 'data', 'modalities', ..., found {type(value).__name__}")
+    return value
+
+
+def _sentences(error: ValidationError, kind: type[BaseModel]) -> list[str]:
+    seen: dict[str, None] = {}
+    for fault in error.errors(include_url=False):
+        location = [str(step) for step in fault["loc"]]
+        if "mask" in location:  # the union of masks puts the kind into the path; a reader of the YAML has never written it
+            at = location.index("mask")
+            location = location[: at + 2] + [step for step in location[at + 2 :] if step not in _MASK_KINDS]
+        path = ".".join(location) or "the file"
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            allowed = _allowed(kind, location[:-1])
+            near = difflib.get_close_matches(location[-1], allowed, 1)
+            hint = f", did you mean '{near[0]}'?" if near else ""
+            message = f"unknown key{hint} (allowed: {', '.join(allowed)})" if allowed else "unknown key"
+        elif fault["type"] == "missing":
+            message = "is required"
+        elif fault["type"] not in ("value_error",):
+            came = repr(fault.get("input"))
+            message = f"{message[0].lower()}{message[1:]}, found {came if len(came) <= 60 else came[:57] + '...'}"
+        seen[f"{path}: {message}"] = None
+    return list(seen)
+
+
+def _allowed(kind: type[BaseModel], location: Iterable[str]) -> list[str]:
+    """Field names at a place of the spec, for the message about a typo."""
+    current: Any = kind
+    for step in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(step)
+            if field is None:
+                return []
+            current = field.annotation
+        else:  # a mapping: its values
+            current = get_args(current)[-1] if get_args(current) else None
+        if get_origin(current) in (Union, types.UnionType):
+            models = [a for a in get_args(current) if isinstance(a, type) and issubclass(a, BaseModel)]
+            mappings = [a for a in get_args(current) if get_origin(a) is dict]
+            current = (models or mappings or [None])[0]
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return list(current.model_fields)
+    return []
+
+
+def _leaf(path: str) -> str:
+    return path.rsplit(".", 1)[-1]

@@ -1,0 +1,1 @@
+"""Records: their schema, their store, and reading them back. Importable without torch."""

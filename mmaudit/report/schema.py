@@ -1,0 +1,223 @@
+"""What a record says: the versioned schema of ``report.json``.
+
+The record is the product. Everything needed to understand and to repeat the audit is in it; the tables beside it hold what
+grows with the number of samples. Numbers that do not exist are ``undefined`` with a reason, never NaN or 0. This module
+imports no torch: reading a record must be cheap and safe.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "DataRecord",
+    "Estimate",
+    "EvidenceRecord",
+    "FailureRecord",
+    "FileRecord",
+    "LabelledEstimate",
+    "MeasureResult",
+    "ModuleRecord",
+    "Note",
+    "Record",
+    "StructureRecord",
+    "SubjectRecord",
+]
+
+SCHEMA_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Estimate(_Frozen):
+    """A number with its interval, the number of samples behind it and how it was obtained."""
+
+    value: float | None = None
+    """Point estimate in the measure's unit; ``None`` exactly when ``undefined`` says why."""
+    low: float | None = None
+    """Lower end of the 95 % interval; ``None`` where there is none."""
+    high: float | None = None
+    n: int = 0
+    """Samples behind the value."""
+    groups: int | None = None
+    """Independent groups behind the interval, where samples were grouped."""
+    method: str = ""
+    """How the interval was made, in a few words: ``Wilson``, ``bootstrap over samples``, ..."""
+    undefined: str | None = None
+    """Why there is no value."""
+    warning: str | None = None
+    """Why the interval should not be trusted."""
+
+    @model_validator(mode="after")
+    def _value_or_reason(self) -> Estimate:
+        if (self.value is None) == (self.undefined is None):
+            raise ValueError("an estimate has either a value or a reason why it is undefined")
+        return self
+
+
+class LabelledEstimate(_Frozen):
+    """One cell of a measure: what it is about, and the estimate."""
+
+    labels: dict[str, str]
+    """For example ``{"modality": "audio", "given": "image"}``; the keys are the same in all rows of one table."""
+    estimate: Estimate
+
+
+class MeasureResult(_Frozen):
+    """All estimates of one measure, with what a reader needs to use them."""
+
+    key: str
+    title: str
+    unit: str
+    bounds: tuple[float | None, float | None] = (None, None)
+    direction: Literal["higher", "lower", "balanced"] = "balanced"
+    reference: str = ""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    rows: tuple[LabelledEstimate, ...] = ()
+    undefined: str | None = None
+    """Why the whole measure has no value here."""
+
+
+class Note(_Frozen):
+    """Something that was done otherwise than asked, or that a reader must know before trusting a number."""
+
+    kind: Literal["fallback", "warning", "information"]
+    topic: str
+    """One word for the part of the audit: ``loading``, ``structure``, ``evidence``, ``data``, ``masking``, ``measures``."""
+    text: str
+
+
+class FailureRecord(_Frozen):
+    """A measure that raised. It does not lose the audit."""
+
+    measure: str
+    error: str
+
+
+class FileRecord(_Frozen):
+    """A file that went into the audit."""
+
+    path: str
+    sha256: str
+    bytes: int
+    role: str
+    """``checkpoint``, ``checkpoint of <submodule>``, ``audit file``, ``data``, ``code``."""
+
+
+class ModuleRecord(_Frozen):
+    """One module of the model and what it depends on."""
+
+    name: str
+    """Dotted name; the empty string is the model itself."""
+    type: str
+    modalities: tuple[str, ...]
+    """Modalities that its outputs depend on, in the order of the spec; for a module called several times, of all calls."""
+    calls: int
+    """Calls per forward; 0 means never called."""
+    role: Literal["encoder", "fusion", "head", "shared", "constant", "unused", "inside", "container"]
+    parameters: int
+    """Own parameters and those of all its children."""
+
+
+class StructureRecord(_Frozen):
+    """Which parts of the model belong to which modality."""
+
+    modules: tuple[ModuleRecord, ...] = ()
+    encoders: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Modality -> its encoders: the largest modules that see this modality alone."""
+    fusion: str | None = None
+    """Name of the first module that sees more than one modality."""
+    latent: str | None = None
+    """Where the latent is read, e.g. ``input of head.2``."""
+    head: str | None = None
+    parameter_groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Modality (or ``shared``, ``constant``, ``unused``) -> parameter names."""
+    stochastic: bool = False
+    """Two evaluations of the same batch differ."""
+    samples_interact: bool = False
+    """The output of one sample depends on the others in its batch."""
+    unknown: tuple[str, ...] = ()
+    """Sentences: what could not be determined."""
+
+
+class SubjectRecord(_Frozen):
+    """What was audited."""
+
+    title: str
+    model: str
+    """Import path or class of the model."""
+    parameters: int = 0
+    files: tuple[FileRecord, ...] = ()
+    structure: StructureRecord = StructureRecord()
+
+
+class DataRecord(_Frozen):
+    """The samples the audit saw."""
+
+    source: str
+    samples: int
+    classes: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
+    fingerprint: str = ""
+    """SHA-256 over sample ids and targets in order: two audits with equal fingerprints saw the same samples."""
+    groups: int | None = None
+    group_column: str | None = None
+    present: dict[str, int] = Field(default_factory=dict)
+    """Modality -> number of samples that have it."""
+    ids: Literal["given", "running number"] = "running number"
+
+
+class EvidenceRecord(_Frozen):
+    """How the coalition evidence was collected."""
+
+    coalitions: int
+    method: Literal["packed", "unpacked", "full passes"] = "full passes"
+    """``packed``: encoders once, many coalitions per fusion pass; ``unpacked``: encoders once, one coalition at a time."""
+    reason: str | None = None
+    """Why not ``packed``."""
+    passes: float = 0.0
+    """Cost in plain evaluation passes, by rows that went through the encoders and the part after them."""
+    encoder_calls: dict[str, int] = Field(default_factory=dict)
+    """Modality -> rows evaluated by its encoders."""
+    verified_rows: int = 0
+    """Rows compared with brute force."""
+    largest_difference: float | None = None
+    """Largest difference of an output from brute force, absolute."""
+    batch_size: int | None = None
+    seconds: float = 0.0
+    nonfinite: int = 0
+    """Samples left out because an output was not finite."""
+    nonfinite_samples: tuple[str, ...] = ()
+    """Ids of the first of them."""
+
+
+class Record(_Frozen):
+    """``report.json``, whole."""
+
+    schema_version: int = SCHEMA_VERSION
+    report_id: str
+    created: datetime
+    mmaudit_version: str
+    modalities: tuple[str, ...]
+    subject: SubjectRecord
+    masks: dict[str, str] = Field(default_factory=dict)
+    """Modality -> its mask in words, e.g. ``zero``, ``marginal (256 donors)``."""
+    spec: dict[str, Any] = Field(default_factory=dict)
+    """The spec as it was used, defaults filled in."""
+    data: DataRecord
+    evidence: EvidenceRecord
+    environment: dict[str, str] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Seed, device, precision, batch size, workers, resampling."""
+    measures: dict[str, MeasureResult] = Field(default_factory=dict)
+    failures: tuple[FailureRecord, ...] = ()
+    notes: tuple[Note, ...] = ()
+    tables: dict[str, str] = Field(default_factory=dict)
+    """Table -> folder of its Parquet shards, relative to the record."""
+    lineage: dict[str, str] = Field(default_factory=dict)
