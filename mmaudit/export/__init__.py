@@ -1,0 +1,3 @@
+"""Reports for people: on a terminal, as Markdown, as one HTML file. Importable without torch."""
+
+from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What is audited and how a modality is made absent: specs, paths into batches, maskers."""

@@ -1,0 +1,84 @@
+"""Measures: from the coalition table to estimates with intervals.
+
+``compute_measures`` reads the table once; all measures share the sums. A measure that fails is recorded and does not lose
+the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmaudit.exceptions import SpecError
+from mmaudit.measures.base import Measure
+from mmaudit.measures.coalition_scores import CoalitionScores
+from mmaudit.measures.contribution import Contribution
+from mmaudit.measures.interaction import Interaction
+from mmaudit.measures.mono_modal_response import MonoModalResponse
+from mmaudit.measures.resampling import collect_sums
+from mmaudit.measures.utilization import ConditionalUtilizationRate
+from mmaudit.report.schema import FailureRecord, MeasureResult
+
+__all__ = ["MEASURES", "Measure", "compute_measures"]
+
+MEASURES: dict[str, type[Measure]] = {
+    "coalitions": CoalitionScores,
+    "responses": MonoModalResponse,
+    "contributions": Contribution,
+    "interactions": Interaction,
+    "utilization": ConditionalUtilizationRate,
+}
+
+
+def compute_measures(
+    table_folder: Path,
+    *,
+    modalities: tuple[str, ...],
+    classes: tuple[str, ...],
+    grouped: bool,
+    seed: int,
+    replicates: int = 2000,
+    only: Sequence[str] | None = None,
+) -> tuple[dict[str, MeasureResult], tuple[FailureRecord, ...]]:
+    """Compute measures from a coalition table on disk.
+
+    Args:
+        table_folder: Folder of the shards.
+        modalities: Names in the order of the table's bits.
+        classes: Names of all classes, in the order of the targets.
+        grouped: Whether samples with equal ``group`` are resampled together.
+        seed: Of the resampling; equal seeds give equal intervals, whatever the order of the rows.
+        replicates: Bootstrap replicates, at least 100.
+        only: Keys of the measures wanted; all where ``None``.
+
+    Returns:
+        Results by key, in the order of ``MEASURES``, and the measures that raised.
+
+    Raises:
+        SpecError: If ``only`` names an unknown measure.
+        RecordError: If the table cannot be used.
+    """
+    wanted = list(MEASURES) if only is None else list(only)
+    unknown = [key for key in wanted if key not in MEASURES]
+    if unknown:
+        raise SpecError(
+            f"unknown measure {', '.join(map(repr, unknown))}; there are {', '.join(MEASURES)}"
+        )
+    sums = collect_sums(
+        table_folder,
+        modalities=modalities,
+        classes=classes,
+        grouped=grouped,
+        seed=seed,
+        replicates=replicates,
+    )
+    results: dict[str, MeasureResult] = {}
+    failures: list[FailureRecord] = []
+    for key, kind in MEASURES.items():
+        if key not in wanted:
+            continue
+        try:
+            results[key] = kind().compute(sums)
+        except Exception as error:  # whatever a measure raises, the others are worth keeping
+            failures.append(FailureRecord(measure=key, error=f"{type(error).__name__}: {error}"))
+    return results, tuple(failures)

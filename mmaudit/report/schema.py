@@ -32,7 +32,10 @@ SCHEMA_VERSION = 1
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # NaN inside settings is kept as NaN when written, so that writing refuses it instead of making it null.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
 
 
 class Estimate(_Frozen):
@@ -165,7 +168,8 @@ class DataRecord(_Frozen):
     classes: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
     fingerprint: str = ""
-    """SHA-256 over sample ids and targets in order: two audits with equal fingerprints saw the same samples."""
+    """Sum of the 64-bit hashes of (sample id, target), and their number: equal fingerprints mean the same samples, in whatever
+    order and by however many processes they were evaluated."""
     groups: int | None = None
     group_column: str | None = None
     present: dict[str, int] = Field(default_factory=dict)
@@ -183,6 +187,8 @@ class EvidenceRecord(_Frozen):
     """Why not ``packed``."""
     passes: float = 0.0
     """Cost in plain evaluation passes, by rows that went through the encoders and the part after them."""
+    fusion_share: float | None = None
+    """Measured share f of a plain pass that is spent after the encoders."""
     encoder_calls: dict[str, int] = Field(default_factory=dict)
     """Modality -> rows evaluated by its encoders."""
     verified_rows: int = 0

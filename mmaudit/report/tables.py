@@ -35,7 +35,7 @@ def coalition_schema(modalities: int, classes: int, *, logits: bool = False) -> 
         (uint8), ``loglik`` (float32, nats, log-likelihood of the target), ``confidence`` (float32, probability of the
         predicted class), ``entropy`` (float32, nats); per modality, for ``exact`` and ``zero``: ``response_prediction_*``
         (int32), ``response_score_*`` (float32 in [0, 1], 1/c where c classes tie), ``response_loglik_*`` (float32, nats,
-        at least -18.42), and ``response_size`` (float32, largest absolute entry of the exact response).
+        at least -18.42), and ``response_size`` (float32, largest absolute entry of the exact response less its class mean).
     """
     S, M = 2**modalities, modalities
     columns: list[tuple[str, Any]] = [
@@ -97,6 +97,6 @@ def read_chunks(
 
 def _to_numpy(column: pa.Array) -> np.ndarray:
     if pa.types.is_fixed_size_list(column.type):
-        flat = column.flatten().to_numpy(zero_copy_only=False)
+        flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False))
         return flat.reshape(len(column), column.type.list_size)
-    return column.to_numpy(zero_copy_only=False)
+    return np.asarray(column.to_numpy(zero_copy_only=False))

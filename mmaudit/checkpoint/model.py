@@ -1,0 +1,148 @@
+"""Handling a model that belongs to somebody else: unwrapping it, watching its modules, and leaving it as it came."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmaudit.exceptions import ModelError
+
+__all__ = ["intercepted", "left_as_it_came", "model_device", "preserved_rng", "unwrapped", "version_of"]
+
+_MOST_COPIED = 2**31
+
+Handler = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+def unwrapped(model: Any) -> Any:
+    """The module inside ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel`` wrappers."""
+    while isinstance(model, nn.Module):
+        inner = model.__dict__.get("_modules", {}).get("_orig_mod")
+        if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner
+    return model
+
+
+def model_device(model: Any) -> torch.device:
+    """Where the model's first parameter or buffer lies; the CPU where it has none."""
+    if isinstance(model, nn.Module):
+        for tensor in (*model.parameters(), *model.buffers()):
+            return tensor.device
+    return torch.device("cpu")
+
+
+@contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Leave the generators of python, numpy and torch as they were."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
+def left_as_it_came(model: Any) -> Iterator[None]:
+    """Put a model into eval mode and give it back bit for bit, also after an exception.
+
+    Kept: every module's own ``training`` flag, parameters and buffers (a forward may write to them: counters, embeddings with
+    ``max_norm``), gradients, the RNG states. Of models above 2 GiB only buffers are copied.
+
+    Raises:
+        ModelError: If the model has parameters that no forward pass has initialised yet; or, afterwards, if a forward wrote to
+            parameters that were too large to copy.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(preserved_rng())
+        if "torch._dynamo" in sys.modules:  # importing it takes seconds, and where nobody did, nothing is compiled
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if isinstance(model, nn.Module):
+            lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
+            if lazy:
+                raise ModelError(
+                    f"parameter '{lazy[0]}' is uninitialised (a lazy module): run one batch through the model before auditing it."
+                )
+            flags = {module: module.training for module in model.modules()}
+            gradients = [(p, p.grad) for p in model.parameters()]
+            copy_all = sum(p.numel() * p.element_size() for p in model.parameters()) <= _MOST_COPIED
+            tensors = [
+                (owner, name, tensor, tensor.detach().clone() if copy_all or owner is module._buffers else None, version_of(tensor))
+                for module in model.modules()
+                for owner in (module._buffers, module._parameters)
+                for name, tensor in owner.items()
+                if tensor is not None
+            ]
+            stack.callback(_restore, flags, gradients, tensors)
+            for module in flags:  # not .eval(): models override train() to keep parts frozen, and flags are all we may set
+                module.training = False
+        yield
+
+
+def _restore(flags: dict[nn.Module, bool], gradients: list[Any], tensors: list[Any]) -> None:
+    for module, training in flags.items():
+        module.training = training
+    lost = []
+    with torch.no_grad():
+        for owner, name, tensor, value, version in tensors:
+            if owner.get(name) is not tensor:
+                owner[name] = tensor
+            if version_of(tensor) != version or tensor.is_inference():
+                if value is None:
+                    lost.append(name)
+                else:
+                    tensor.copy_(value)
+    for parameter, gradient in gradients:
+        parameter.grad = gradient
+    if lost:
+        raise ModelError(f"the model's forward wrote to its parameters ({', '.join(lost[:3])}), which were too large to copy.")
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """How often a tensor was written to; constant for inference tensors, which do not count."""
+    return -1 if tensor.is_inference() else tensor._version
+
+
+@contextmanager
+def intercepted(model: nn.Module, names: Iterable[str], handler: Handler) -> Iterator[None]:
+    """Route calls of some modules through a handler ``(name, forward, args, kwargs) -> outputs``.
+
+    The instance's ``forward`` is replaced rather than a hook registered: hooks switch off torch's fast paths, run in an order
+    that depends on the user's own hooks, and cannot stand in for a module. The user's hooks keep firing around it.
+    """
+    modules = dict(model.named_modules())
+    replaced: list[tuple[nn.Module, Any]] = []
+    absent = object()
+    try:
+        for name in names:
+            module = modules[name]
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
+            replaced.append((module, module.__dict__.get("forward", absent)))
+            module.__dict__["forward"] = partial(_routed, handler, name, module.forward)
+        yield
+    finally:
+        for module, own in reversed(replaced):
+            if own is absent:
+                del module.__dict__["forward"]
+            else:
+                module.__dict__["forward"] = own
+
+
+def _routed(handler: Handler, name: str, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    return handler(name, forward, args, kwargs)

@@ -1,0 +1,594 @@
+"""Which parts of a model belong to which modality, found by watching it and by perturbing its inputs.
+
+Operations are followed first (``tracing``): that gives an upper bound. Then one modality at a time is changed and the outputs
+of every module call are compared: that shows dependence that bypasses operations, and confirms the rest. A call whose outputs
+depend on exactly one modality is an encoder call; the largest such calls are what an audit evaluates once per batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from mmaudit.checkpoint.importing import import_callable
+from mmaudit.checkpoint.model import intercepted, left_as_it_came, model_device, preserved_rng, unwrapped, version_of
+from mmaudit.checkpoint.tracing import Call, CallKey, Trace, output_tensors, trace
+from mmaudit.exceptions import DataError, MMAuditError, ModelError, SpecError
+from mmaudit.masking.calling import Caller
+from mmaudit.masking.masked_batch import MaskedBatch
+from mmaudit.masking.paths import find_value, tensor_paths, with_values
+from mmaudit.masking.preparing import in_memory_batch
+from mmaudit.masking.spec import CustomMask, MaskingSpec, read_spec
+from mmaudit.report.schema import ModuleRecord, StructureRecord
+
+__all__ = ["EncoderCall", "Structure", "find_structure", "inspect_structure", "mask_functions"]
+
+_ROWS = 3
+"""Samples that a structure is found on; enough to see which dimension runs over them."""
+
+
+@dataclass(frozen=True)
+class EncoderCall:
+    """A module call that depends on one modality and can be stood in for."""
+
+    key: CallKey
+    modality: int
+    context: tuple[str, ...] = ()
+    """Paths of unmasked inputs (lengths, attention masks, ...) that the call depends on as well."""
+    dims: tuple[int | None, ...] = ()
+    """Sample dimension of each returned tensor; ``None`` where none was found."""
+    live: tuple[bool, ...] = ()
+    """Whether the value of each returned tensor reaches the output other than through another encoder call."""
+    packable: bool = True
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What is known of a model's inside.
+
+    Attributes:
+        record: The part that is stored: modules, encoders, fusion point, latent, head, parameter groups.
+        encoder_calls: Calls to evaluate once.
+        live_inputs: Masked inputs whose values are read outside encoder calls.
+        context: Unmasked tensors of the batch that the model reads.
+        fallback: Why encoders cannot be stood in for, ``None`` where they can.
+        rows_matter: Why coalitions cannot be packed into one batch, ``None`` where they can.
+    """
+
+    record: StructureRecord
+    encoder_calls: tuple[EncoderCall, ...] = ()
+    live_inputs: frozenset[str] = frozenset()
+    context: tuple[str, ...] = ()
+    context_read: bool = False
+    """Context is read into Python outside encoders, so that what a masked encoder gives may depend on the whole batch."""
+    mutates_inputs: bool = False
+    mutates_outputs: bool = False
+    output_dim: int | None = 0
+    fallback: str | None = None
+    rows_matter: str | None = None
+    dims: Mapping[str, int | None] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        from mmaudit.checkpoint.tree import structure_tree
+
+        return structure_tree(self.record)
+
+
+def inspect_structure(model: Any, batch: Any, spec: MaskingSpec | Mapping[str, Any]) -> Structure:
+    """Find which modules and parameters of a model depend on which modality.
+
+    Args:
+        model: A module (compiled and wrapped ones are unwrapped), or any callable.
+        batch: One batch of the user's data, at least two samples for a full answer.
+        spec: Modalities and how the model is called.
+
+    Returns:
+        The structure; ``print`` it for the tree. The model is left as it came.
+
+    Raises:
+        ModelError: If the model cannot be called as the spec says.
+        SpecError: If the spec names modules that do not exist.
+
+    Example:
+        >>> import torch
+        >>> class Late(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.ears, self.eyes = torch.nn.Linear(3, 4), torch.nn.Linear(5, 4)
+        ...         self.head = torch.nn.Linear(8, 2)
+        ...     def forward(self, audio, image):
+        ...         return self.head(torch.cat([self.ears(audio), self.eyes(image)], 1))
+        >>> found = inspect_structure(Late(), [torch.ones(4, 3), torch.ones(4, 5)], {"modalities": {"audio": 0, "image": 1}})
+        >>> found.record.encoders, found.record.fusion
+        ({'audio': ('ears',), 'image': ('eyes',)}, 'head')
+    """
+    spec = read_spec(spec, MaskingSpec)
+    model = unwrapped(model)
+    with left_as_it_came(model), torch.no_grad():
+        prepared = in_memory_batch(batch, spec, model_device(model), functions=mask_functions(spec))
+        return find_structure(model, Caller(model, spec), prepared)
+
+
+def mask_functions(spec: MaskingSpec, directory: Path | None = None) -> dict[str, Callable[..., Any]]:
+    """Import the functions of custom masks: import string -> function."""
+    names = {m.function for part in spec.modalities.values() for m in part.mask.values() if isinstance(m, CustomMask)}
+    return {name: import_callable(name, directory) for name in sorted(names)}
+
+
+def find_structure(model: Any, caller: Caller, batch: MaskedBatch) -> Structure:
+    """As :func:`inspect_structure`, on a prepared batch and a model that is in eval mode already."""
+    if not isinstance(model, nn.Module):
+        return Structure(
+            StructureRecord(unknown=("The model is a plain callable: its parts cannot be seen.",)),
+            fallback="the model is a plain callable",
+            rows_matter="the model is a plain callable" if batch.spec.batching == "keep" else None,
+        )
+    return _Finder(model, caller, batch).find()
+
+
+@dataclass
+class _Finder:
+    model: nn.Module
+    caller: Caller
+    batch: MaskedBatch
+
+    def find(self) -> Structure:
+        self.spec = self.batch.spec
+        self.M = len(self.spec.names)
+        self.unknown: list[str] = []
+        small, interact = self._few_rows()
+        with preserved_rng():
+            base = self._observe(small, small.whole)
+        with preserved_rng():
+            torch.manual_seed(1)
+            again = self._observe(small, small.whole)
+        stochastic = not _same(base.output, again.output)
+        structure = Structure(StructureRecord(stochastic=stochastic), rows_matter=interact, dims=self.batch.dims)
+        if stochastic:
+            self.unknown.append("The model is stochastic in evaluation mode: two runs on the same batch differ.")
+        try:
+            structure = self._trace(small, base, structure)
+        except MMAuditError:
+            raise
+        except Exception as error:  # foreign code under a dispatch mode can fail in any way; the audit can do without
+            self.unknown.append(f"The model cannot be traced ({type(error).__name__}: {_short(error)}).")
+            structure = replace(structure, fallback=f"the model cannot be traced ({type(error).__name__})")
+        if stochastic:
+            structure = replace(structure, fallback="the model is stochastic")
+        record = structure.record.model_copy(
+            update={"stochastic": stochastic, "samples_interact": interact is not None, "unknown": tuple(self.unknown)}
+        )
+        return replace(structure, record=record)
+
+    def _few_rows(self) -> tuple[MaskedBatch, str | None]:
+        """A few samples, and why samples must stay together, if they must."""
+        batch = self.batch
+        if self.spec.batching == "keep":
+            return batch, "the spec says 'batching: keep'"
+        try:
+            first = torch.arange(_ROWS) % batch.n
+            small = batch.rows(first)
+        except DataError as error:
+            return batch, f"samples cannot be told apart: {_short(error)}"
+        try:
+            with preserved_rng():
+                whole = self.caller(_cloned(small.whole, small)).clone()
+        except MMAuditError:
+            raise
+        except Exception:
+            return batch, "the model does not run on part of a batch"
+        for rows in (torch.tensor([2, 0]), torch.tensor([1])):
+            try:
+                with preserved_rng():
+                    part = self.caller(_cloned(small.rows(rows).whole, small))
+            except Exception as error:
+                return batch, f"the model does not run on part of a batch ({type(error).__name__})"
+            dim = _sample_dim(whole, part, _ROWS, len(rows))
+            if dim is None:
+                return batch, "the rows of the output are not the rows of the batch"
+            if not _close(whole.index_select(dim, rows.to(whole.device)), part):
+                with preserved_rng():
+                    again = self.caller(_cloned(small.whole, small))
+                if not _same(again, whole):  # a stochastic model differs anyway; nothing can be said about its samples
+                    return small, None
+                return batch, "the output of one sample depends on the others in its batch"
+        return small, None
+
+    def _observe(self, batch: MaskedBatch, data: Any) -> _Observation:
+        """Run a forward and keep what every call returned."""
+        seen: dict[CallKey, list[Tensor]] = {}
+        counts: dict[str, int] = {}
+        order: list[CallKey] = []
+
+        def handle(name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            key = (name, counts.get(name, 0))
+            counts[name] = key[1] + 1
+            order.append(key)
+            out = forward(*args, **kwargs)
+            seen[key] = [tensor.detach().clone() for tensor in output_tensors(out)]
+            return out
+
+        with intercepted(self.model, [name for name, _ in self.model.named_modules()], handle):
+            output = self.caller(_cloned(data, batch)).detach().clone()
+        return _Observation(output, seen, order)
+
+    def _trace(self, small: MaskedBatch, base: _Observation, structure: Structure) -> Structure:
+        names = self.spec.names
+        masked = small.masked_paths
+        data = _cloned(small.whole, small)
+        tensors = tensor_paths(data)
+        reached = {
+            id(tensor) for path in self.caller.paths(data) for tensor in tensor_paths(find_value(data, path)).values()
+        }
+        context = [
+            path
+            for path in tensors
+            if path not in masked and id(tensors[path]) in reached
+        ]
+        sources: dict[int, list[Tensor]] = {m: [] for m in range(self.M)}
+        for path, modality in masked.items():
+            value = find_value(data, path)
+            if isinstance(value, Tensor):
+                sources[names.index(modality)].append(value)
+        for j, path in enumerate(context):
+            sources[self.M + j] = [tensors[path]]
+        versions = {path: version_of(tensors[path]) for path in tensors}
+        spreads = sum(1 << (self.M + j) for j in range(len(context)))
+        first = trace(self.model, lambda: self.caller(data), sources, spreads=spreads)
+        mutates_inputs = any(version_of(tensors[path]) != version for path, version in versions.items())
+        mutates_outputs = any(
+            version_of(tensor) != version for call in first.calls for tensor, version in zip(call.outputs, call.versions, strict=True)
+        )
+        observed, changed_flow = self._perturb(small, base)
+        everything = (1 << self.M) - 1
+        for call in first.calls:
+            call.label |= observed.get(call.key, 0)
+            if not call.key[0]:
+                first.label |= call.label
+        fallback = None
+        if changed_flow:
+            which = ", ".join(name for m, name in enumerate(names) if changed_flow >> m & 1)
+            fallback = f"which modules are called depends on the values of {which}"
+            self.unknown.append(f"Which modules are called depends on the values of {which}.")
+        encoder_calls = self._encoder_calls(first, context)
+        keys = {call.key for call in encoder_calls}
+        for bits, stack in first.leaks:
+            outside = bits & everything and not keys & set(stack)
+            if outside and fallback is None:
+                which = ", ".join(name for m, name in enumerate(names) if bits >> m & 1)
+                fallback = f"forward reads values of {which} into Python"
+        context_read = any(bits >> self.M and not keys & set(stack) for bits, stack in first.leaks)
+        roles = _Roles(self.model, self.spec, first, observed, encoder_calls, self.unknown)
+        structure = replace(
+            structure,
+            record=roles.record(),
+            context=tuple(path for j, path in enumerate(context) if first.consumed >> (self.M + j) & 1),
+            context_read=context_read,
+            mutates_inputs=mutates_inputs,
+            mutates_outputs=mutates_outputs,
+            fallback=structure.fallback or fallback,
+        )
+        if structure.fallback is None and encoder_calls:
+            structure = self._liveness(small, sources, encoder_calls, structure)
+        return structure
+
+    def _perturb(self, small: MaskedBatch, base: _Observation) -> tuple[dict[CallKey, int], int]:
+        """Change one modality at a time; which calls' outputs change, and for which modalities the calls themselves do."""
+        observed: dict[CallKey, int] = {}
+        flow = 0
+        for m in range(self.M):
+            bit = 1 << m
+            for data in (small.coalition(((1 << self.M) - 1) & ~bit), _perturbed(small, self.spec.names[m])):
+                try:
+                    with preserved_rng():
+                        seen = self._observe(small, data)
+                except Exception:  # nonsense values can make foreign code fail; the mask is checked where it is used
+                    continue
+                if seen.order != base.order:
+                    flow |= bit
+                    continue
+                changed = [k for k, tensors in seen.calls.items() if not _all_same(tensors, base.calls[k])]
+                for key in changed:
+                    observed[key] = observed.get(key, 0) | bit
+                if changed:  # other values are tried only where the mask changes nothing: it may be what is there already
+                    break
+        return observed, flow
+
+    def _encoder_calls(self, first: Trace, context: list[str]) -> list[EncoderCall]:
+        """The largest calls that depend on exactly one modality."""
+        everything = (1 << self.M) - 1
+        chosen: dict[int, EncoderCall] = {}
+        for place, call in enumerate(first.calls):  # in order of entry: parents come before their children
+            bits = call.label & everything
+            if self.M > 1 and not call.key[0]:
+                continue  # a model that ignores a modality is still no encoder of the other
+            if bits.bit_count() != 1 or not call.outputs or self._inside(first, call, set(chosen)):
+                continue
+            paths = tuple(path for j, path in enumerate(context) if call.label >> (self.M + j) & 1)
+            chosen[place] = EncoderCall(call.key, bits.bit_length() - 1, paths)
+        return list(chosen.values())
+
+    @staticmethod
+    def _inside(first: Trace, call: Call, places: set[int]) -> bool:
+        parent = call.parent
+        while parent is not None:
+            if parent in places:
+                return True
+            parent = first.calls[parent].parent
+        return False
+
+    def _liveness(
+        self, small: MaskedBatch, sources: dict[int, list[Tensor]], encoder_calls: list[EncoderCall], structure: Structure
+    ) -> Structure:
+        """Which inputs and which encoder outputs are read by value outside encoder calls, and where their samples run."""
+        data = _cloned(small.whole, small)
+        tensors = tensor_paths(data)
+        masked = [path for path in small.masked_paths if path in tensors]
+        inputs = {bit: [tensors[path]] for bit, path in enumerate(masked)}
+        opaque: dict[CallKey, tuple[int, ...]] = {}
+        counts = self._output_counts(small, [call.key for call in encoder_calls])
+        bit = len(masked)
+        for call in encoder_calls:
+            opaque[call.key] = tuple(range(bit, bit + counts[call.key]))
+            bit += counts[call.key]
+        second = trace(self.model, lambda: self.caller(data), inputs, opaque=opaque)
+        keys = set(opaque)
+        alive = second.label
+        for bits, stack in second.leaks:
+            if not keys & set(stack):
+                alive |= bits
+        dims = self._dims(small, second, keys) if structure.rows_matter is None else {}
+        finished = []
+        for call in encoder_calls:
+            found = dims.get(call.key, tuple(None for _ in opaque[call.key]))
+            live = tuple(bool(alive >> b & 1) for b in opaque[call.key])
+            packable = all(d is not None or not a for d, a in zip(found, live, strict=True))
+            finished.append(replace(call, dims=found, live=live, packable=packable))
+        return replace(
+            structure,
+            encoder_calls=tuple(finished),
+            live_inputs=frozenset(path for b, path in enumerate(masked) if alive >> b & 1),
+        )
+
+    def _output_counts(self, small: MaskedBatch, keys: list[CallKey]) -> dict[CallKey, int]:
+        seen = self._observe(small, small.whole)
+        return {key: len(seen.calls[key]) for key in keys}
+
+    def _dims(self, small: MaskedBatch, second: Trace, keys: set[CallKey]) -> dict[CallKey, tuple[int | None, ...]]:
+        """Sample dimension of every encoder output, read off batches of two sizes."""
+        rows = torch.tensor([0, 1, 2, 0, 1])
+        other = self._observe(small.rows(rows), small.rows(rows).whole)
+        dims = {}
+        for call in second.calls:
+            if call.key in keys and call.key in other.calls:
+                pairs = zip(call.outputs, other.calls[call.key], strict=True)
+                dims[call.key] = tuple(_sample_dim(a, b, _ROWS, len(rows)) for a, b in pairs)
+        return dims
+
+
+@dataclass
+class _Observation:
+    output: Tensor
+    calls: dict[CallKey, list[Tensor]]
+    order: list[CallKey]
+
+
+class _Roles:
+    """Turns traced calls into the record: roles, fusion point, head, parameter groups."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: MaskingSpec,
+        first: Trace,
+        observed: dict[CallKey, int],
+        encoder_calls: list[EncoderCall],
+        unknown: list[str],
+    ) -> None:
+        self.model, self.spec, self.first, self.unknown = model, spec, first, unknown
+        self.everything = (1 << len(spec.names)) - 1
+        self.encoder_calls = encoder_calls
+        self.observed = observed
+
+    def record(self) -> StructureRecord:
+        modules = dict(self.model.named_modules())
+        labels: dict[str, int] = {}
+        counts: dict[str, int] = {}
+        for call in self.first.calls:
+            labels[call.key[0]] = labels.get(call.key[0], 0) | call.label & self.everything
+            counts[call.key[0]] = counts.get(call.key[0], 0) + 1
+        parameters = {name: self.first.parameters.get(name) for name, _ in self.model.named_parameters()}
+        head = self._head(modules)
+        encoders: dict[str, list[str]] = {name: [] for name in self.spec.names}
+        by_module: dict[str, set[int]] = {}
+        for encoder in self.encoder_calls:
+            encoders[self.spec.names[encoder.modality]].append(encoder.key[0])
+            by_module.setdefault(encoder.key[0], set()).add(encoder.modality)
+        encoders = {name: list(dict.fromkeys(found)) for name, found in encoders.items()}
+        rows = []
+        for name, module in modules.items():
+            own = [p for n, p in parameters.items() if n == name or n.startswith(f"{name}.") or not name]
+            inner = [n for n in counts if n.startswith(f"{name}.")] if name else list(counts)
+            if name not in counts:
+                met = 0
+                for bits in own:
+                    met |= bits or 0
+                touched = inner or any(bits is not None for bits in own)
+                role = ("container" if inner else "inside") if touched else "unused"
+                label = met & self.everything
+            else:
+                label = labels[name]
+                if name == head:
+                    role = "head"
+                elif len(by_module.get(name, ())) > 1:
+                    role = "shared"
+                elif name in by_module:
+                    role = "encoder"
+                elif not label:
+                    role = "constant"
+                elif label.bit_count() == 1:
+                    role = "inside"
+                else:
+                    role = "inside" if self._within(name, by_module) else "fusion"
+            rows.append(
+                ModuleRecord(
+                    name=name,
+                    type=type(module).__name__,
+                    modalities=self._names(label),
+                    calls=counts.get(name, 0),
+                    role=role,
+                    parameters=sum(p.numel() for p in module.parameters()),
+                )
+            )
+        idle = [row.name for row in rows if row.role == "unused" and row.parameters]
+        if idle:
+            self.unknown.append(f"Never called on the samples tried: {', '.join(idle[:6])}{', ...' if len(idle) > 6 else ''}.")
+        self._doubts()
+        for modality, part in self.spec.modalities.items():
+            encoders[modality] = self._wished(modality, part.encoders, encoders[modality], modules, labels)
+            if not encoders[modality]:
+                self.unknown.append(f"No module sees {modality} alone: it has no encoder of its own.")
+        for asked in (self.spec.head, self.spec.latent):
+            if asked is not None and asked not in modules:
+                raise SpecError(f"the spec names module '{asked}', which the model does not have.")
+        head = self.spec.head or head
+        if head is None and len(self.spec.names) > 1:
+            self.unknown.append("No linear module comes after the fusion: there is no single latent.")
+        latent = self.spec.latent or head
+        return StructureRecord(
+            modules=tuple(rows),
+            encoders={name: tuple(found) for name, found in encoders.items()},
+            fusion=self._fusion(),
+            latent=f"input of {latent}" if latent else None,
+            head=head,
+            parameter_groups=self._groups(parameters),
+        )
+
+    def _within(self, name: str, by_module: dict[str, set[int]]) -> bool:
+        parts = name.split(".")
+        return any(".".join(parts[:i]) in by_module for i in range(1, len(parts)))
+
+    def _names(self, label: int) -> tuple[str, ...]:
+        return tuple(name for m, name in enumerate(self.spec.names) if label >> m & 1)
+
+    def _fusion(self) -> str | None:
+        """The first call to end whose outputs depend on more than one modality."""
+        mixed = [c for c in self.first.calls if (c.label & self.everything).bit_count() > 1]
+        return min(mixed, key=lambda c: c.order).key[0] if mixed else None
+
+    def _head(self, modules: dict[str, nn.Module]) -> str | None:
+        """The last linear module whose output depends on all that the model's output depends on."""
+        wanted = self.first.label & self.everything
+        fitting = [
+            c for c in self.first.calls if isinstance(modules[c.key[0]], nn.Linear) and c.label & self.everything == wanted
+        ]
+        return max(fitting, key=lambda c: c.order).key[0] if fitting and wanted else None
+
+    def _groups(self, parameters: dict[str, int | None]) -> dict[str, tuple[str, ...]]:
+        groups: dict[str, list[str]] = {name: [] for name in (*self.spec.names, "shared", "constant", "unused")}
+        for name, bits in parameters.items():
+            if bits is None:
+                groups["unused"].append(name)
+                continue
+            met = self._names(bits)
+            groups[met[0] if len(met) == 1 else "shared" if met else "constant"].append(name)
+        return {name: tuple(found) for name, found in groups.items() if found}
+
+    def _doubts(self) -> None:
+        """Say where operations and perturbation disagree."""
+        for m, name in enumerate(self.spec.names):
+            if not self.first.label >> m & 1 and not any(bits >> m & 1 for bits in self.observed.values()):
+                self.unknown.append(f"The output does not depend on {name} at all.")
+        hidden = [
+            c.key[0] for c in self.first.calls for m in range(len(self.spec.names))
+            if self.observed.get(c.key, 0) >> m & 1 and not any(label >> m & 1 for label in c.labels)
+        ]
+        if hidden:
+            self.unknown.append(f"Modules depend on a modality past torch's operations: {', '.join(dict.fromkeys(hidden))}.")
+
+    def _wished(
+        self, modality: str, wished: tuple[str, ...] | None, found: list[str], modules: dict[str, nn.Module], labels: dict[str, int]
+    ) -> list[str]:
+        if wished is None:
+            return found
+        m = self.spec.names.index(modality)
+        for name in wished:
+            if name not in modules:
+                raise SpecError(f"modalities.{modality}.encoders names module '{name}', which the model does not have.")
+            if labels.get(name, 0) & ~(1 << m):
+                self.unknown.append(f"The spec calls {name} an encoder of {modality}, but it also sees other modalities.")
+        return list(wished)
+
+
+def _perturbed(batch: MaskedBatch, modality: str) -> Any:
+    """The batch with one modality's values replaced by others of the same kind."""
+    generator = torch.Generator().manual_seed(0)
+    values: dict[str, Any] = {}
+    for path, owner in batch.masked_paths.items():
+        value = batch.values[path]
+        if owner != modality or not isinstance(value, Tensor) or value.layout is not torch.strided or not value.numel():
+            continue
+        if value.is_floating_point():
+            scale = value.float().std().nan_to_num() + 0.1
+            noise = torch.randn(value.shape, generator=generator).to(value.device)
+            values[path] = (value.float().flip(0) + scale * noise).to(value.dtype)
+        elif value.dtype is torch.bool:
+            values[path] = ~value
+        else:
+            order = torch.randperm(value.numel(), generator=generator).to(value.device)
+            values[path] = value.reshape(-1)[order].reshape(value.shape)
+    return with_values(batch.whole, values) if values else batch.whole
+
+
+def _cloned(data: Any, batch: MaskedBatch) -> Any:
+    """A copy whose masked inputs share no storage, neither with the user's tensors nor with each other."""
+    copies = {path: t.clone() for path, t in tensor_paths(data).items()}
+    return with_values(data, copies) if copies else data
+
+
+def _sample_dim(a: Tensor, b: Tensor, rows_a: int, rows_b: int) -> int | None:
+    """The one dimension whose size goes from ``rows_a`` to ``rows_b``."""
+    if a.dim() != b.dim():
+        return None
+    differing = [d for d in range(a.dim()) if a.shape[d] != b.shape[d]]
+    if len(differing) == 1 and (a.shape[differing[0]], b.shape[differing[0]]) == (rows_a, rows_b):
+        return differing[0]
+    return None
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape:
+        return False
+    # Batch size changes the order of sums: a thousand roundings at the output's own precision are allowed for.
+    tolerance = min(0.05, 1000 * torch.finfo(a.dtype).eps) if a.is_floating_point() else 0.0
+    a, b = a.detach().double(), b.detach().double()
+    finite = torch.isfinite(a) & torch.isfinite(b)
+    scale = max(1.0, a[finite].abs().max().item()) if finite.any() else 1.0
+    return bool(((a - b)[finite].abs() <= tolerance * scale).all())
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(torch.nan_to_num(a.detach()), torch.nan_to_num(b.detach()))
+
+
+def _all_same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(_comparable(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _comparable(a: Tensor, b: Tensor) -> bool:
+    if a.is_nested and b.is_nested:
+        return _all_same(list(a.unbind()), list(b.unbind()))
+    if a.layout is not torch.strided:
+        return a.shape == b.shape and torch.equal(a.to_dense(), b.to_dense()) if a.is_sparse else False
+    return _same(a, b) if a.is_floating_point() else a.shape == b.shape and torch.equal(a, b)
+
+
+def _short(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:160].rstrip(".")

@@ -1,0 +1,122 @@
+"""What is audited: a model with its weights, the spec, and the data, however the user handed them over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mmaudit.checkpoint.loader import load_checkpoint
+from mmaudit.checkpoint.model import model_device, unwrapped
+from mmaudit.exceptions import SpecError
+from mmaudit.masking.spec import AuditSpec, MaskingSpec, read_spec
+from mmaudit.report.schema import FileRecord, Note
+
+__all__ = ["Subject", "open_subject"]
+
+
+@dataclass
+class Subject:
+    """A model ready to be audited.
+
+    Attributes:
+        model: The module without wrappers, or a callable.
+        spec: Everything about modalities, masks, call and outputs.
+        data: What ``open_source`` takes: the audited split.
+        train: The training split, where there is one.
+        directory: Where relative paths and imports of the audit file start.
+        borrowed: The module belongs to the caller and must leave as it came, its device included.
+    """
+
+    model: Any
+    spec: MaskingSpec
+    data: Any
+    train: Any = None
+    directory: Path | None = None
+    title: str = ""
+    name: str = ""
+    borrowed: bool = False
+    files: tuple[FileRecord, ...] = ()
+    notes: list[Note] = field(default_factory=list)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(p.numel() for p in self.model.parameters()) if isinstance(self.model, nn.Module) else 0
+
+    @property
+    def device(self) -> Any:
+        """Where the model lies now."""
+        return model_device(self.model)
+
+
+def open_subject(model: Any, data: Any = None, spec: Any = None) -> Subject:
+    """Bring a model, its data and a spec together.
+
+    Args:
+        model: An audit file (``.yaml``); a checkpoint, if ``spec`` is an :class:`AuditSpec` or a mapping with a factory under
+            ``model``; a module; any callable.
+        data: The audited data; left out, the test split of the audit file.
+        spec: A :class:`MaskingSpec`, an :class:`AuditSpec`, a mapping, or a YAML file; left out where ``model`` is an audit file.
+
+    Raises:
+        SpecError: If something is missing.
+        CheckpointError: If the weights cannot be loaded.
+    """
+    directory: Path | None = None
+    if isinstance(model, (str, Path)) and Path(model).suffix in (".yaml", ".yml"):
+        if spec is not None:
+            raise SpecError("an audit file is a spec of its own: give either the file or a model and a spec.")
+        path = Path(model)
+        spec, directory, model = read_spec(path, AuditSpec), path.resolve().parent, None
+    elif spec is None:
+        raise SpecError("a spec is needed: which inputs belong to which modality, and where the labels are.")
+    elif isinstance(spec, (str, Path)):
+        directory = Path(spec).resolve().parent
+    if not isinstance(spec, MaskingSpec):
+        whole = not isinstance(spec, Mapping) or "model" in spec
+        spec = read_spec(spec, AuditSpec if whole and (model is None or isinstance(model, (str, Path))) else MaskingSpec)
+    if isinstance(spec, AuditSpec) and (model is None or isinstance(model, (str, Path))):
+        subject = _from_files(model, spec, directory)
+    elif model is None or isinstance(model, (str, Path)):
+        raise SpecError("a checkpoint needs a spec with a factory under 'model', which builds the module the weights go into.")
+    else:
+        inner = unwrapped(model)
+        subject = Subject(inner, spec, data, directory=directory, name=type(inner).__qualname__, borrowed=True)
+        if isinstance(spec, AuditSpec):
+            subject.data, subject.train = spec.data.test, spec.data.train
+    if data is not None:
+        subject.data = data
+    if subject.data is None:
+        raise SpecError("there is no data to audit the model on: give it, or name it under 'data'.")
+    if isinstance(subject.data, Iterator):
+        subject.data = list(subject.data)
+        subject.notes.append(
+            Note(kind="information", topic="data", text="The data came as a generator, which can be read once only: it was kept in memory.")
+        )
+    subject.title = subject.title or (spec.title if isinstance(spec, AuditSpec) and spec.title else subject.name)
+    return subject
+
+
+def _from_files(checkpoint: Path | str | None, spec: AuditSpec, directory: Path | None) -> Subject:
+    loaded = load_checkpoint(
+        checkpoint if checkpoint is not None else spec.checkpoint,
+        spec.model.factory,
+        args=spec.model.args,
+        directory=directory,
+        strip_prefix=spec.strip_prefix,
+    )
+    notes = [Note(kind="information", topic="loading", text=text) for text in loaded.notes]
+    return Subject(
+        unwrapped(loaded.model),
+        spec,
+        spec.data.test,
+        spec.data.train,
+        directory=directory,
+        name=spec.model.factory,
+        files=loaded.files,
+        notes=notes,
+    )

@@ -1,0 +1,367 @@
+"""What a batch says: sample ids, targets, groups, and which samples have which modality.
+
+The user's batch itself stays as it is, apart from being on the CPU and holding tensors where it held numpy arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmaudit.evidence.files import to_tensor
+from mmaudit.exceptions import DataError
+from mmaudit.masking.base import stable_hash
+from mmaudit.masking.masked_batch import batch_dimension
+from mmaudit.masking.paths import find_value, get_value, map_leaves
+from mmaudit.masking.spec import MaskingSpec
+from mmaudit.report.schema import Note
+
+__all__ = ["Batch", "BatchParser", "class_indices"]
+
+_UNMASKED = ("keep", "drop")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples, as the model gets them and as the audit counts them."""
+
+    index: int
+    """Number of the batch in the order of the data, from 0."""
+    start: int
+    """Running number of its first sample."""
+    data: Any
+    """The user's batch, on the CPU."""
+    ids: list[str]
+    """Sample ids, unique in the data: those the spec points to, else running numbers."""
+    targets: np.ndarray | None
+    """Classes in ``[0, K)``, int32 ``(n,)``; ``None`` where the spec names no target."""
+    groups: list[str] | None
+    """Samples with equal groups belong together."""
+    present: dict[str, np.ndarray]
+    """Modality -> whether each sample has it, bool ``(n,)``."""
+    n: int
+    """Samples."""
+
+
+class BatchParser:
+    """Reads the batches of one pass over the data and checks that they agree.
+
+    Args:
+        spec: Where things are in a batch.
+        note: Takes what was changed or found on the way.
+    """
+
+    def __init__(self, spec: MaskingSpec, note: Callable[[Note], None]) -> None:
+        self._spec = spec
+        self._note = note
+        self._seen = _SeenIds()
+        self._kinds: dict[str, tuple[torch.dtype, int]] = {}
+        self._found: dict[str, bool] = dict.fromkeys(spec.names, False)
+
+    @property
+    def never_found(self) -> list[str]:
+        """Modalities that no sample had so far."""
+        return [name for name, found in self._found.items() if not found]
+
+    def count(self, data: Any) -> int:
+        """Number of samples in a batch.
+
+        Raises:
+            DataError: If nothing in it says so.
+        """
+        if self._spec.target is not None:
+            return _length(get_value(data, self._spec.target), f"target '{self._spec.target}'")
+        for name, modality in self._spec.modalities.items():
+            for path in modality.inputs.values():
+                value = find_value(data, path)
+                if value is not None:
+                    return _length(value, f"modality '{name}', path '{path}'")
+        raise DataError(
+            "the batch has neither a target nor any modality's input, so its samples cannot be counted"
+        )
+
+    def parse(self, raw: Any, index: int, start: int, *, size: int | None = None) -> Batch:
+        """Read one batch.
+
+        Args:
+            raw: The user's batch.
+            index: Its number.
+            start: Running number of its first sample.
+            size: How many samples it should have, where that is known.
+
+        Raises:
+            DataError: If it does not have what the spec says; the sentence names the batch or the sample.
+        """
+        where = f"batch {index}"
+        data = map_leaves(raw, (Tensor, np.ndarray), self._leaf)
+        n = self.count(data)
+        if n == 0:
+            raise DataError(f"{where} is empty; expected at least one sample")
+        if size is not None and n != size:
+            self._other_size(where, n, size)
+        ids = self._ids(data, start, n, where)
+        targets = None
+        if self._spec.target is not None:
+            value = get_value(data, self._spec.target)
+            classes = 2 if self._spec.task == "binary" and self._spec.classes is None else None
+            targets = class_indices(value, ids, names=self._spec.classes, classes=classes)
+        groups = None
+        if self._spec.group is not None:
+            groups = _texts(
+                get_value(data, self._spec.group), n, f"{where}: group '{self._spec.group}'", ids
+            )
+        present = {name: self._present(data, name, n, where) for name in self._spec.modalities}
+        for name, rows in present.items():
+            self._found[name] = self._found[name] or bool(rows.any())
+        return Batch(index, start, data, ids, targets, groups, present, n)
+
+    def _leaf(self, leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf if leaf.device.type == "cpu" else leaf.cpu()
+        return (
+            to_tensor(leaf, "an array of the batches", self._note)
+            if leaf.dtype.kind in "biufc"
+            else leaf
+        )
+
+    def _other_size(self, where: str, n: int, size: int) -> None:
+        if n > size and self._spec.ids is None:
+            raise DataError(
+                f"{where}: {n} rows for {size} samples of the dataset, so rows cannot be numbered; name sample ids in the spec"
+                " ('ids')"
+            )
+        text = f"{where}: the collate_fn made {n} rows of {size} samples of the dataset"
+        self._note(Note(kind="warning", topic="data", text=text))
+
+    def _ids(self, data: Any, start: int, n: int, where: str) -> list[str]:
+        if self._spec.ids is None:
+            return [str(start + row) for row in range(n)]
+        ids = _texts(get_value(data, self._spec.ids), n, f"{where}: ids '{self._spec.ids}'", None)
+        double = self._seen.add(ids)
+        if double is not None:
+            raise DataError(
+                f"{where}: sample id '{double}' occurs twice; ids ('{self._spec.ids}') must be unique in the data"
+            )
+        return ids
+
+    def _present(self, data: Any, name: str, n: int, where: str) -> np.ndarray:
+        modality = self._spec.modalities[name]
+        values = {key: find_value(data, path) for key, path in modality.inputs.items()}
+        required = {
+            key: value for key, value in values.items() if modality.mask[key].kind not in _UNMASKED
+        }
+        looked = required or values
+        absent = [key for key, value in looked.items() if value is None]
+        if absent and len(absent) < len(looked):
+            there = next(key for key, value in looked.items() if value is not None)
+            raise DataError(
+                f"{where}: modality '{name}' has '{there}' but not '{absent[0]}' (path '{modality.inputs[absent[0]]}');"
+                " expected all of its inputs or none"
+            )
+        if absent:
+            return np.zeros(n, dtype=bool)
+        for key, value in required.items():
+            self._check(
+                value,
+                modality.inputs[key],
+                f"{where}: modality '{name}', path '{modality.inputs[key]}'",
+            )
+        rows = np.ones(n, dtype=bool)
+        if modality.present is not None:
+            rows &= _booleans(
+                get_value(data, modality.present),
+                n,
+                f"{where}: '{modality.present}' of modality '{name}'",
+            )
+        missing = _all_nan([value for value in values.values() if isinstance(value, Tensor)], n)
+        if missing is not None and (missing & rows).any():
+            text = f"samples whose values of '{name}' are all NaN count as having no {name}"
+            self._note(Note(kind="information", topic="data", text=text))
+            rows &= ~missing
+        return rows
+
+    def _check(self, value: Any, path: str, where: str) -> None:
+        if not isinstance(value, Tensor):
+            raise DataError(
+                f"{where}: expected a tensor or a numeric array, found {type(value).__name__}; only 'drop' masks it"
+            )
+        kind = (value.dtype, value.ndim)
+        known = self._kinds.setdefault(path, kind)
+        if kind != known:
+            raise DataError(
+                f"{where}: {kind[0]} with {kind[1]} dimensions, but {known[0]} with {known[1]} in the batches before; expected"
+                " batches that agree"
+            )
+
+
+def class_indices(
+    value: Any,
+    ids: Sequence[str],
+    *,
+    names: Sequence[str] | None = None,
+    classes: int | None = None,
+) -> np.ndarray:
+    """Labels as classes.
+
+    Args:
+        value: n labels: integers, booleans, floats with integer values, ``(n,)`` or ``(n, 1)``; or names.
+        ids: The n sample ids, for messages.
+        names: Names of the K classes, in order.
+        classes: K, where there are no names and it is known.
+
+    Returns:
+        Classes in ``[0, K)``, int32 ``(n,)``.
+
+    Raises:
+        DataError: If a label is none; the sentence names the sample.
+
+    Example:
+        >>> class_indices(["dog", "cat"], ["a", "b"], names=["cat", "dog"])
+        array([1, 0], dtype=int32)
+    """
+    known = len(names) if names is not None else classes
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
+    labels = np.asarray(value)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or len(labels) != len(ids):
+        raise DataError(
+            f"targets of shape {labels.shape} for {len(ids)} samples; expected one class per sample, shape ({len(ids)},)"
+        )
+    if labels.dtype.kind in "USO":
+        return _from_names(labels.tolist(), ids, names)
+    if labels.dtype.kind not in "biuf":
+        raise DataError(f"targets of type {labels.dtype}; expected integers in [0, K) or names")
+    numbers = labels.astype(np.float64)
+    top = known if known is not None else np.iinfo(np.int32).max
+    wrong = ~(
+        np.isfinite(numbers) & (numbers == np.floor(numbers)) & (numbers >= 0) & (numbers < top)
+    )
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        allowed = f"an integer in [0, {known})" if known is not None else "an integer of at least 0"
+        raise DataError(f"sample '{ids[at]}' has target {labels[at]!s}; expected {allowed}")
+    return numbers.astype(np.int32)
+
+
+def _from_names(labels: list[Any], ids: Sequence[str], names: Sequence[str] | None) -> np.ndarray:
+    texts = [
+        label.decode("utf-8", "replace") if isinstance(label, bytes) else label for label in labels
+    ]
+    if names is None:
+        raise DataError(
+            f"sample '{ids[0]}' has target '{texts[0]}'; list the names of the classes in the spec ('classes')"
+        )
+    place = {name: i for i, name in enumerate(names)}
+    for sample, label in zip(ids, texts, strict=True):
+        if str(label) not in place:
+            shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+            raise DataError(
+                f"sample '{sample}' has target '{label}'; the spec's classes are {shown}"
+            )
+    return np.array([place[str(label)] for label in texts], dtype=np.int32)
+
+
+class _SeenIds:
+    """Which ids have occurred, as sorted 64-bit hashes: 8 bytes per sample, and few in a set that is merged now and then."""
+
+    def __init__(self) -> None:
+        self._sorted = np.empty(0, dtype=np.int64)
+        self._recent: set[int] = set()
+
+    def add(self, ids: Sequence[str]) -> str | None:
+        """Remember ids; returns the first that has occurred before."""
+        codes = [stable_hash(sample) for sample in ids]
+        at = np.searchsorted(self._sorted, codes)
+        known = np.zeros(len(codes), dtype=bool)
+        if len(self._sorted):
+            known = self._sorted[np.minimum(at, len(self._sorted) - 1)] == codes
+        for sample, code, before in zip(ids, codes, known, strict=True):
+            if before or code in self._recent:
+                return sample
+            self._recent.add(code)
+        if len(self._recent) >= 2**15:
+            new = np.fromiter(self._recent, dtype=np.int64, count=len(self._recent))
+            self._sorted = np.concatenate([self._sorted, new])
+            self._sorted.sort()
+            self._recent.clear()
+        return None
+
+
+def _length(value: Any, where: str) -> int:
+    if isinstance(value, Tensor | np.ndarray):
+        if value.ndim == 0:
+            raise DataError(
+                f"{where}: a single number, expected one value per sample; batches need a first axis of samples"
+            )
+        return int(value.shape[0])
+    if isinstance(value, list | tuple):
+        return len(value)
+    raise DataError(
+        f"{where}: a {type(value).__name__}, expected a tensor, an array or a list with one value per sample"
+    )
+
+
+def _texts(value: Any, n: int, where: str, ids: Sequence[str] | None) -> list[str]:
+    """One text per sample."""
+    if _length(value, where) != n:
+        raise DataError(f"{where}: {_length(value, where)} values for {n} samples")
+    items = value.tolist() if isinstance(value, Tensor | np.ndarray) else list(value)
+    texts = []
+    for row, item in enumerate(items):
+        if isinstance(item, Tensor | np.ndarray | np.generic) and item.ndim == 0:
+            item = item.item()
+        if isinstance(item, list) and len(item) == 1:
+            item = item[0]
+        if item is None or (isinstance(item, float) and math.isnan(item)):
+            raise DataError(
+                f"{where}: nothing for {'row ' + str(row) if ids is None else repr(ids[row])}"
+            )
+        if isinstance(item, bytes):
+            item = item.decode("utf-8", "replace")
+        if not isinstance(item, str | int | float):
+            raise DataError(
+                f"{where}: a {type(item).__name__}, expected one text or number per sample"
+            )
+        texts.append(str(item))
+    return texts
+
+
+def _booleans(value: Any, n: int, where: str) -> np.ndarray:
+    flags = np.asarray(value.detach().cpu().numpy() if isinstance(value, Tensor) else value)
+    flags = flags.reshape(-1) if flags.size == n else flags
+    if flags.shape != (n,) or flags.dtype.kind not in "biuf" or not np.isin(flags, (0, 1)).all():
+        raise DataError(
+            f"{where}: expected a boolean for each of {n} samples, found {flags.dtype} of shape {flags.shape}"
+        )
+    return flags.astype(bool)
+
+
+def _all_nan(values: Sequence[Tensor], n: int) -> np.ndarray | None:
+    """Samples in which every floating input is NaN throughout; ``None`` where there is none."""
+    missing: Tensor | None = None
+    for value in values:
+        axis = (
+            batch_dimension(value, n)
+            if value.layout == torch.strided and value.is_floating_point()
+            else None
+        )
+        if axis is None or value.numel() == 0:
+            continue
+        rows = value.detach().movedim(axis, 0).reshape(n, -1)
+        candidates = (
+            torch.isnan(rows[:, 0]) if missing is None else missing & torch.isnan(rows[:, 0])
+        )
+        if not bool(candidates.any()):
+            return None
+        missing = candidates.clone()
+        missing[candidates] = torch.isnan(rows[candidates]).all(1)
+    return None if missing is None or not bool(missing.any()) else missing.numpy()

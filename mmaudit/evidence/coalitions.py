@@ -1,0 +1,514 @@
+"""The outputs of a model for every coalition of its modalities, at the price of about one pass.
+
+An encoder sees only "its modality present" or "its modality masked". So its calls are evaluated once per batch with the
+modality present, and once per distinct masked input (a constant mask gives every sample the same encoder output, up to what
+the call reads unmasked, such as lengths); then only the part after the encoders runs for each coalition, many coalitions packed
+into one batch. Cost: about ``1 + (2**M - 2) f`` plain passes, f being the share of a pass after the encoders.
+
+Nothing of this is taken on trust: outputs are compared with brute force on the first batch and at random later, and the
+evaluator steps down (packed, unpacked, full passes) where they differ, where calls differ, or where samples influence each other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmaudit.checkpoint.model import left_as_it_came, model_device, preserved_rng, unwrapped
+from mmaudit.checkpoint.structure import EncoderCall, Structure, find_structure, mask_functions
+from mmaudit.checkpoint.tracing import CallKey
+from mmaudit.evidence.masked_rows import MaskedRows
+from mmaudit.evidence.stand_in import CallsDifferError, Recorded, recorded, replaced, with_tensors
+from mmaudit.exceptions import MMAuditError, ModelError
+from mmaudit.masking.calling import Caller
+from mmaudit.masking.masked_batch import MaskedBatch
+from mmaudit.masking.paths import tensor_paths, with_values
+from mmaudit.masking.preparing import in_memory_batch
+from mmaudit.masking.spec import MaskingSpec, read_spec
+
+__all__ = ["CoalitionEvaluator", "MismatchError", "Method", "evaluate_coalitions"]
+
+Method = Literal["packed", "unpacked", "full passes"]
+
+_STEP_DOWN: dict[str, Method] = {"packed": "unpacked", "unpacked": "full passes"}
+_PACKED_ROWS = 1024
+_PACKED_BYTES = {"cpu": 2**20, "cuda": 2**27}
+"""Encoder outputs in one packed pass. On a CPU larger ones fall out of the cache: a fusion transformer over 64 tokens took twice
+as long per row with three coalitions of 64 samples packed as with one."""
+
+
+class MismatchError(MMAuditError, RuntimeError):
+    """A spot check differed from brute force after earlier batches were given out; what they gave must be dropped."""
+
+
+def evaluate_coalitions(
+    model: Any,
+    batch: Any,
+    spec: MaskingSpec | Mapping[str, Any],
+    *,
+    differentiable: bool = False,
+    optimize: bool = True,
+    structure: Structure | None = None,
+    seed: int = 0,
+) -> dict[frozenset[str], Tensor]:
+    """Outputs of a model on one batch for all 2**M coalitions of its modalities.
+
+    Args:
+        model: Module or callable; evaluated in eval mode and left as it came.
+        batch: One batch, whatever the model's data gives.
+        spec: Modalities, masks, how the model is called, where its outputs are.
+        differentiable: Keep the graph, so that outputs can be differentiated with respect to parameters and inputs.
+        optimize: Evaluate encoders once and pack coalitions; without, every coalition is a pass of its own.
+        structure: From :func:`~mmaudit.inspect_structure`; left out, it is found here.
+        seed: Of random masks.
+
+    Returns:
+        Coalition (the set of present modalities) -> the model's output tensor at ``outputs.path``, shape and dtype as the model
+        gives them. Equal to masking and calling the model, to 1e-5 in float32.
+
+    Raises:
+        ModelError: If the model cannot be called as the spec says.
+        DataError: If the batch does not have what the spec names.
+
+    Example:
+        >>> import torch
+        >>> def model(a, b):
+        ...     return a + 2 * b
+        >>> out = evaluate_coalitions(model, [torch.ones(1, 2), torch.ones(1, 2)], {"modalities": {"a": 0, "b": 1}})
+        >>> out[frozenset({"b"})]
+        tensor([[2., 2.]])
+    """
+    spec = read_spec(spec, MaskingSpec)
+    model = unwrapped(model)
+    with left_as_it_came(model):
+        prepared = in_memory_batch(batch, spec, model_device(model), functions=mask_functions(spec), seed=seed)
+        with torch.no_grad():
+            if structure is None and optimize:
+                structure = find_structure(model, Caller(model, spec), prepared)
+        evaluator = CoalitionEvaluator(
+            model, spec, structure, differentiable=differentiable, optimize=optimize, seed=seed
+        )
+        outputs = evaluator.evaluate(prepared)
+    return {spec.coalition(index): output for index, output in enumerate(outputs)}
+
+
+class CoalitionEvaluator:
+    """Evaluates batch after batch, remembering what masked encoders give.
+
+    Args:
+        model: The unwrapped model, in eval mode.
+        spec: Modalities, masks, call and outputs.
+        structure: What is known of its inside; ``None`` for full passes.
+        differentiable: Keep the graph.
+        optimize: ``False`` for full passes.
+        precision: Autocast dtype, ``None`` for the model's own.
+        seed: Of spot checks, and of every pass of a stochastic model.
+
+    Attributes:
+        method: How coalitions are evaluated now.
+        reason: Why not packed.
+        notes: Sentences about every step down.
+        largest_difference: From brute force, absolute; ``None`` before any check.
+        verified_rows: Rows compared with brute force.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        spec: MaskingSpec,
+        structure: Structure | None,
+        *,
+        differentiable: bool = False,
+        optimize: bool = True,
+        precision: torch.dtype | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.spec, self.caller = model, spec, Caller(model, spec)
+        self.structure = structure
+        self.differentiable, self.precision, self.seed = differentiable, precision, seed
+        self.M = len(spec.names)
+        self.grand = 2**self.M - 1
+        self.calls: tuple[EncoderCall, ...] = structure.encoder_calls if structure else ()
+        self.method, self.reason = self._first_method(optimize)
+        self.notes: list[str] = []
+        self.largest_difference: float | None = None
+        self.verified_rows = 0
+        self.full_rows = self.replayed_rows = self.samples = 0
+        self.full_seconds = self.replayed_seconds = 0.0
+        self.encoder_rows = dict.fromkeys(spec.names, 0)
+        self.packed_rows = _PACKED_ROWS
+        self._real_inputs = False
+        self._masked_rows = MaskedRows(self.calls)
+        self._batches = 0
+        self._chance = np.random.default_rng(seed)
+
+    def _first_method(self, optimize: bool) -> tuple[Method, str | None]:
+        known = self.structure
+        if not optimize or known is None:
+            return "full passes", "switched off"
+        dropped = [n for n, part in self.spec.modalities.items() if any(m.kind == "drop" for m in part.mask.values())]
+        if dropped:
+            return "full passes", f"mask 'drop' of {', '.join(dropped)} changes how the model is called"
+        if known.fallback is not None:
+            return "full passes", known.fallback
+        if not known.encoder_calls:
+            return "full passes", "no module sees one modality alone"
+        if known.rows_matter is not None:
+            return "unpacked", known.rows_matter
+        unpackable = [call.key[0] for call in known.encoder_calls if not call.packable]
+        if unpackable:
+            return "unpacked", f"what module '{unpackable[0]}' returns has no dimension that runs over samples"
+        return "packed", None
+
+    @property
+    def fusion_share(self) -> float | None:
+        """Measured share f of a pass that is spent after the encoders."""
+        if not (self.replayed_rows and self.full_rows and self.full_seconds):
+            return None
+        return (self.replayed_seconds / self.replayed_rows) / (self.full_seconds / self.full_rows)
+
+    @property
+    def passes(self) -> float:
+        """Cost so far in plain evaluation passes."""
+        return (self.full_rows + (self.fusion_share or 0.0) * self.replayed_rows) / max(self.samples, 1)
+
+    def evaluate(self, batch: MaskedBatch) -> list[Tensor]:
+        """Outputs of all coalitions of one batch, in the order of the coalition axis.
+
+        Raises:
+            MismatchError: If a spot check fails after the first batch; the method has been stepped down.
+        """
+        with torch.set_grad_enabled(self.differentiable):
+            outputs = self._with_less_memory(batch)
+            if self.method != "full passes":
+                outputs = self._checked(batch, outputs)
+        self._batches += 1
+        self.samples += batch.n
+        return outputs
+
+    def _with_less_memory(self, batch: MaskedBatch) -> list[Tensor]:
+        while True:
+            try:
+                return self._attempt(batch)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                message = str(error).splitlines()[0][:120]
+            self._masked_rows.clear()
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+            if self.method == "packed" and self.packed_rows > batch.n:
+                self.packed_rows = max(batch.n, self.packed_rows // 2)
+                self._note(f"out of memory: at most {self.packed_rows} rows are packed into one pass")
+                continue
+            if batch.n == 1 or self.structure is None or self.structure.rows_matter is not None:
+                raise ModelError(f"out of memory on a batch of {batch.n} that cannot be split further: {message}")
+            self._note(f"out of memory: batches of {batch.n} are evaluated in halves")
+            rows = torch.arange(batch.n)
+            halves = [self._with_less_memory(batch.rows(half)) for half in (rows[: batch.n // 2], rows[batch.n // 2 :])]
+            return [torch.cat(pair) for pair in zip(*halves, strict=True)]
+
+    def _note(self, sentence: str) -> None:
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+    def _attempt(self, batch: MaskedBatch) -> list[Tensor]:
+        """Evaluate with the current method, stepping down while it does not work."""
+        while True:
+            if self.method == "full passes":
+                return self._full(batch)
+            try:
+                return self._packed(batch) if self.method == "packed" else self._unpacked(batch)
+            except (MMAuditError, KeyboardInterrupt):
+                raise
+            except Exception as error:  # foreign code may object to a stand-in in any way
+                if _is_out_of_memory(error):
+                    raise
+                if self.method == "packed" and not self._real_inputs:
+                    self._real_inputs = True
+                    continue
+                self._step_down(f"{type(error).__name__} while encoders were stood in for: {_first_line(error)}")
+
+    def _step_down(self, reason: str) -> None:
+        lower = _STEP_DOWN[self.method]
+        self._note(f"coalitions are evaluated by method '{lower}' instead of '{self.method}': {reason}")
+        self.method, self.reason = lower, reason
+        self._masked_rows.clear()
+
+    # The three methods.
+
+    def _full(self, batch: MaskedBatch) -> list[Tensor]:
+        """Every coalition a pass of its own; an empty coalition that is the same for all samples is evaluated on one."""
+        outputs = []
+        for index in range(2**self.M):
+            if index == 0 and self._constant_when_empty(batch) and not self.differentiable:
+                one = self._masked_rows.empty_output(batch)
+                if one is None:
+                    one = self._pass(batch.rows(torch.zeros(1, dtype=torch.long)), 0)
+                    self._masked_rows.keep_empty(batch, one)
+                outputs.append(one.expand(batch.n, *one.shape[1:]))
+            else:
+                outputs.append(self._pass(batch, index))
+        return outputs
+
+    def _unpacked(self, batch: MaskedBatch) -> list[Tensor]:
+        """Encoders twice, present and masked; the rest once per coalition, with the batch left whole."""
+        grand, present = self._recorded_pass(batch, self.grand)
+        empty, absent = self._recorded_pass(batch, 0)
+        outputs = [empty]
+        fresh = self.structure is not None and self.structure.mutates_outputs
+        for index in range(1, self.grand):
+            values = {}
+            for call in self.calls:
+                side = present if index >> call.modality & 1 else absent
+                value = side.values[call.key]
+                values[call.key] = with_tensors(value, [t.clone() for t in side.tensors[call.key]]) if fresh else value
+            outputs.append(self._replay(batch.coalition(index), values, batch.n))
+        return [*outputs, grand] if self.M else [grand]
+
+    def _packed(self, batch: MaskedBatch) -> list[Tensor]:
+        """Encoders once, distinct masked inputs once, the rest on many coalitions at a time."""
+        grand, present = self._recorded_pass(batch, self.grand)
+        absent, empty = self._absent(batch)
+        outputs: list[Tensor | None] = [None] * (2**self.M)
+        outputs[self.grand] = grand
+        outputs[0] = empty if self.M else grand
+        todo = [index for index, output in enumerate(outputs) if output is None]
+        most = _PACKED_BYTES.get(grand.device.type, 2**27)
+        step = max(1, min(self.packed_rows // batch.n, most // max(1, self._live_bytes(present))))
+        for at in range(0, len(todo), step):
+            chunk = todo[at : at + step]
+            values = {call.key: self._packed_value(call, chunk, present, absent, batch.n) for call in self.calls}
+            packed = self._replay(self._packed_inputs(batch, chunk), values, len(chunk) * batch.n)
+            if len(packed) != len(chunk) * batch.n:
+                raise CallsDifferError(f"{len(packed)} rows came back for {len(chunk) * batch.n}")
+            for index, output in zip(chunk, packed.split(batch.n), strict=True):
+                outputs[index] = output
+        return outputs  # type: ignore[return-value]
+
+    def _absent(self, batch: MaskedBatch) -> tuple[dict[CallKey, list[Tensor]], Tensor | None]:
+        """What the encoder calls give when their modality is masked, and the empty coalition's output where known."""
+        assert self.structure is not None
+        constant = all(
+            masker.constant or masker.keeps for part in batch.maskers.values() for masker in part.values()
+        )
+        if not constant or self.structure.context_read:
+            empty, seen = self._recorded_pass(batch, 0)
+            return seen.tensors, empty
+        rows = self._masked_rows
+        if self.differentiable:
+            rows = MaskedRows(self.calls)
+        missing = rows.missing(batch)
+        if len(missing):
+            part = batch.rows(missing)
+            empty, seen = self._recorded_pass(part, 0)
+            rows.keep(part, seen.tensors)
+            if self._constant_when_empty(batch):
+                rows.keep_empty(batch, empty[:1])
+        one = rows.empty_output(batch) if self._constant_when_empty(batch) else None
+        return rows.gather(batch), None if one is None else one.expand(batch.n, *one.shape[1:])
+
+    def _constant_when_empty(self, batch: MaskedBatch) -> bool:
+        """Whether all samples give the same output once everything is masked."""
+        known = self.structure
+        if known is None or known.rows_matter is not None or known.context or known.context_read or known.fallback:
+            return False
+        return not known.record.stochastic and all(
+            masker.constant and not masker.changes_call for part in batch.maskers.values() for masker in part.values()
+        )
+
+    def _live_bytes(self, present: Recorded) -> int:
+        """Bytes of encoder outputs that one coalition needs."""
+        return sum(
+            tensor.numel() * tensor.element_size()
+            for call in self.calls
+            for tensor, live in zip(present.tensors[call.key], call.live, strict=True)
+            if live
+        )
+
+    def _packed_value(
+        self, call: EncoderCall, chunk: list[int], present: Recorded, absent: dict[CallKey, list[Tensor]], n: int
+    ) -> Any:
+        tensors = []
+        for here, away, dim, live in zip(
+            present.tensors[call.key], absent[call.key], call.dims, call.live, strict=True
+        ):
+            if dim is None:
+                tensors.append(here)
+            elif live:
+                tensors.append(torch.cat([here if index >> call.modality & 1 else away for index in chunk], dim))
+            else:
+                tensors.append(_blank(here, dim, len(chunk) * n))
+        return with_tensors(present.values[call.key], tensors)
+
+    def _packed_inputs(self, batch: MaskedBatch, chunk: list[int]) -> Any:
+        """The batch repeated once per coalition; inputs that only stood-in encoders read are blank and take no memory."""
+        assert self.structure is not None
+        masked, values = batch.masked_paths, {}
+        for path, tensor in tensor_paths(batch.whole).items():
+            dim = batch.dims[path]
+            if dim is None:
+                continue
+            if path not in masked:
+                if path in self.structure.context or self._real_inputs:
+                    values[path] = torch.cat([tensor] * len(chunk), dim)
+                else:
+                    values[path] = _blank(tensor, dim, len(chunk) * batch.n)
+            elif path in self.structure.live_inputs or self._real_inputs:
+                bit = self.spec.names.index(masked[path])
+                stand_in = batch.masked(path)
+                assert stand_in is not None
+                values[path] = torch.cat([tensor if index >> bit & 1 else stand_in for index in chunk], dim)
+            else:
+                values[path] = _blank(tensor, dim, len(chunk) * batch.n)
+        return with_values(batch.whole, values)
+
+    # Passes.
+
+    def _pass(self, batch: MaskedBatch, index: int) -> Tensor:
+        with self._running(batch.n):
+            # A copy: models may answer in a buffer of their own, which the next call overwrites.
+            output = self.caller(self._safe(batch.coalition(index))).clone()
+        for name in self.encoder_rows:
+            self.encoder_rows[name] += batch.n
+        return output
+
+    def _recorded_pass(self, batch: MaskedBatch, index: int) -> tuple[Tensor, Recorded]:
+        keep = {call.key: call.live for call in self.calls}
+        with self._running(batch.n), recorded(self.model, keep) as seen:
+            output = self.caller(self._safe(batch.coalition(index))).clone()
+        for name in self.encoder_rows:
+            self.encoder_rows[name] += batch.n
+        return output, seen
+
+    def _replay(self, data: Any, values: Mapping[CallKey, Any], rows: int) -> Tensor:
+        with self._running(rows, replay=True), replaced(self.model, values):
+            return self.caller(self._safe(data)).clone()
+
+    def _safe(self, data: Any) -> Any:
+        """Copies of the inputs, for models that overwrite what they are given."""
+        if self.structure is not None and not self.structure.mutates_inputs and self.structure.fallback is None:
+            return data
+        return with_values(data, {path: tensor.clone() for path, tensor in tensor_paths(data).items()})
+
+    @contextmanager
+    def _running(self, rows: int, *, replay: bool = False) -> Iterator[None]:
+        stochastic = self.structure is not None and self.structure.record.stochastic
+        device = model_device(self.model)
+        cast = torch.autocast(device.type, dtype=self.precision) if self.precision is not None else nullcontext()
+        start = time.perf_counter()
+        with preserved_rng() if stochastic else nullcontext(), cast:
+            if stochastic:  # common random numbers: coalitions differ by their masks alone
+                torch.manual_seed(self.seed)
+            yield
+        if device.type == "cuda" and self._batches < 4:
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+        if replay:
+            self.replayed_rows += rows
+            self.replayed_seconds += seconds
+        else:
+            self.full_rows += rows
+            self.full_seconds += seconds
+
+    # Checks.
+
+    def _checked(self, batch: MaskedBatch, outputs: list[Tensor]) -> list[Tensor]:
+        first = self._batches == 0
+        if not first and self._chance.random() > 1 / 16:
+            return outputs
+        difference = self._difference(batch, outputs, self._coalitions_to_check(first))
+        if difference is None:
+            return outputs
+        reason = f"outputs differ from brute force by {difference:.2g}"
+        if not first:
+            self.method, self.reason = "full passes", reason
+            self._masked_rows.clear()
+            raise MismatchError(f"a spot check failed: {reason}; everything is evaluated again by full passes.")
+        if self.method == "packed" and not self._real_inputs:
+            self._real_inputs = True
+            self._masked_rows.clear()
+        else:
+            self._step_down(reason)
+        outputs = self._with_less_memory(batch)
+        return self._checked(batch, outputs) if self.method != "full passes" else outputs
+
+    def _coalitions_to_check(self, first: bool) -> list[int]:
+        if not first:
+            return [int(self._chance.integers(self.grand))]
+        whole = self.method == "unpacked"
+        most = 4 if whole else 24
+        if self.grand <= most:
+            return list(range(self.grand))
+        singles = [] if whole else [1 << m for m in range(self.M)]
+        drawn = self._chance.choice(self.grand, size=most - len(singles), replace=False).tolist()
+        return sorted({0, *singles, *drawn})
+
+    def _difference(self, batch: MaskedBatch, outputs: list[Tensor], coalitions: list[int]) -> float | None:
+        """Largest difference from brute force if it is too large, else ``None``."""
+        rows = None
+        part = batch
+        if self.method == "packed" and batch.n > 2:
+            for path in batch.masked_paths:
+                batch.masked(path)  # drawn for the whole batch, so that the part has the same
+            rows = torch.as_tensor(np.sort(self._chance.choice(batch.n, size=2, replace=False)))
+            part = batch.rows(rows)
+        worst: float | None = None
+        with torch.no_grad():
+            for index in coalitions:
+                with self._uncounted():
+                    expected = self._pass(part, index)
+                found = outputs[index].detach()
+                if rows is not None:
+                    found = found.index_select(0, rows.to(found.device))
+                self.verified_rows += part.n
+                far, allowed = _distance(found, expected, self.precision)
+                self.largest_difference = max(self.largest_difference or 0.0, far if np.isfinite(far) else 0.0)
+                if far > allowed:
+                    worst = max(worst or 0.0, far)
+        return worst
+
+    @contextmanager
+    def _uncounted(self) -> Iterator[None]:
+        """Brute force takes part in the cost, not in the share of a pass after the encoders."""
+        seconds, calls = self.full_seconds, dict(self.encoder_rows)
+        yield
+        self.full_seconds, self.encoder_rows = seconds, calls
+
+
+def _distance(found: Tensor, expected: Tensor, precision: torch.dtype | None) -> tuple[float, float]:
+    if found.shape != expected.shape:
+        return float("inf"), 0.0
+    dtype = precision or (expected.dtype if expected.is_floating_point() else torch.float32)
+    allowed = 1e-5 if torch.finfo(dtype).eps < 1e-5 else 4 * torch.finfo(dtype).eps
+    a, b = found.double(), expected.double()
+    if not bool((torch.isfinite(a) == torch.isfinite(b)).all()):
+        return float("inf"), allowed
+    finite = torch.isfinite(b)
+    if not bool(finite.any()):
+        return 0.0, allowed
+    return float((a - b)[finite].abs().max()), allowed * max(1.0, float(b[finite].abs().max()))
+
+
+def _blank(like: Tensor, dim: int, rows: int) -> Tensor:
+    """Zeros of the right shape that take no memory."""
+    shape = [rows if d == dim else size for d, size in enumerate(like.shape)]
+    return like.new_zeros(1).expand(shape)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error)
+    return "out of memory" in text or "can't allocate memory" in text or "DefaultCPUAllocator" in text
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

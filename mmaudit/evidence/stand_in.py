@@ -1,0 +1,102 @@
+"""Standing in for encoders: record what their calls return, and return something else in the next pass.
+
+Outputs are replaced tensor by tensor inside whatever container the module returned, so that tuples, dictionaries and output
+objects come back in their own form.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from mmaudit.checkpoint.model import intercepted
+from mmaudit.checkpoint.tracing import CallKey, output_tensors
+
+__all__ = ["CallsDifferError", "Recorded", "recorded", "replaced", "with_tensors"]
+
+
+class CallsDifferError(RuntimeError):
+    """A pass did not call the encoders as the recorded pass did."""
+
+
+class Recorded:
+    """What the watched calls of one pass returned."""
+
+    def __init__(self) -> None:
+        self.values: dict[CallKey, Any] = {}
+        self.tensors: dict[CallKey, list[Tensor]] = {}
+        self.rows = 0
+
+
+@contextmanager
+def recorded(model: nn.Module, keep: Mapping[CallKey, Sequence[bool]]) -> Iterator[Recorded]:
+    """Keep what some calls return.
+
+    Copies are kept: what follows may overwrite what an encoder returned, and an encoder may answer in a buffer of its own.
+
+    Args:
+        model: The model.
+        keep: Call -> which of the tensors it returns are needed; of the others only the shape is.
+    """
+    seen, counts = Recorded(), dict.fromkeys((name for name, _ in keep), 0)
+
+    def handle(name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        key = (name, counts[name])
+        counts[name] += 1
+        out = forward(*args, **kwargs)
+        if key in keep:
+            pairs = zip(output_tensors(out), keep[key], strict=True)
+            seen.tensors[key] = [tensor.clone() if live else tensor for tensor, live in pairs]
+            seen.values[key] = with_tensors(out, seen.tensors[key])
+        return out
+
+    with intercepted(model, counts, handle):
+        yield seen
+    missing = set(keep) - set(seen.tensors)
+    if missing:
+        raise CallsDifferError(f"module '{min(missing)[0]}' was not called")
+
+
+@contextmanager
+def replaced(model: nn.Module, values: Mapping[CallKey, Any]) -> Iterator[None]:
+    """Return given values from some calls instead of running them."""
+    counts = dict.fromkeys((name for name, _ in values), 0)
+    used = 0
+
+    def handle(name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        nonlocal used
+        key = (name, counts[name])
+        counts[name] += 1
+        if key in values:
+            used += 1
+            return values[key]
+        return forward(*args, **kwargs)
+
+    with intercepted(model, counts, handle):
+        yield
+    if used != len(values):
+        raise CallsDifferError(f"{used} of {len(values)} encoder calls were made")
+
+
+def with_tensors(value: Any, tensors: Sequence[Tensor]) -> Any:
+    """The same container with other tensors in the order of ``output_tensors``."""
+    stock = iter(tensors)
+    leaves, shape = tree_flatten(value)
+    return tree_unflatten([_leaf(leaf, stock) for leaf in leaves], shape)
+
+
+def _leaf(leaf: Any, stock: Iterator[Tensor]) -> Any:
+    if isinstance(leaf, Tensor):
+        return next(stock)
+    if hasattr(leaf, "__dict__") and not isinstance(leaf, (nn.Module, type)) and output_tensors(leaf):
+        inner, shape = tree_flatten(dict(vars(leaf)))
+        fresh = copy.copy(leaf)
+        for name, item in tree_unflatten([next(stock) if isinstance(i, Tensor) else i for i in inner], shape).items():
+            object.__setattr__(fresh, name, item)
+        return fresh
+    return leaf

@@ -1,0 +1,145 @@
+"""Writing the coalition table: shards that are whole or not there at all.
+
+A shard holds some batches of one process. It is written to a temporary name, synced and renamed, so that a killed audit leaves
+complete shards only; what a shard covers stands in its own metadata, so that the next run knows where to go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmaudit.exceptions import RecordError
+from mmaudit.report.tables import shard_paths
+
+__all__ = ["ShardInfo", "TableWriter", "shard_infos"]
+
+_SAMPLES = 4096
+_SECONDS = 20.0
+_KEY = b"mmaudit"
+
+
+@dataclass
+class ShardInfo:
+    """What a shard covers."""
+
+    rank: int
+    next_batch: int
+    """First batch after the shard; where this process goes on."""
+    samples: int = 0
+    """Samples seen, those left out included."""
+    nonfinite: int = 0
+    nonfinite_samples: list[str] = field(default_factory=list)
+    """Ids of the first samples whose outputs were not finite."""
+    id_hash: int = 0
+    """Sum of the hashes of all ids and targets: what the data's fingerprint is made of."""
+    present: dict[str, int] = field(default_factory=dict)
+    classes: int = 0
+    """Number K of class scores that the model gives."""
+
+
+class TableWriter:
+    """Collects rows and writes shards.
+
+    Args:
+        folder: Of the table; made if it is not there. Leftovers of a killed run are removed.
+        rank: Of this process.
+        schema: From ``coalition_schema``.
+
+    Attributes:
+        next_batch: First batch that no shard covers yet.
+    """
+
+    def __init__(self, folder: Path, rank: int, schema: pa.Schema | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._rank, self.schema = folder, rank, schema
+        for leftover in folder.glob(f".part-{rank:03d}-*"):
+            leftover.unlink()
+        self.finished = [info for info in shard_infos(folder) if info.rank == rank]
+        self.next_batch = max((info.next_batch for info in self.finished), default=0)
+        self._info = ShardInfo(rank, self.next_batch)
+        self._rows: list[dict[str, Any]] = []
+        self._count = 0
+        self._began = time.monotonic()
+
+    @property
+    def samples(self) -> int:
+        """Samples that shards cover, and those that are waiting."""
+        return sum(info.samples for info in self.finished) + self._info.samples
+
+    def add(self, columns: dict[str, Any], info: ShardInfo) -> None:
+        """Add one batch: its columns, and what it covers."""
+        if columns and len(columns["position"]):
+            self._rows.append(columns)
+            self._count += len(columns["position"])
+        mine = self._info
+        mine.next_batch = info.next_batch
+        mine.samples += info.samples
+        mine.nonfinite += info.nonfinite
+        mine.classes = info.classes
+        mine.nonfinite_samples = (mine.nonfinite_samples + info.nonfinite_samples)[:20]
+        mine.id_hash = (mine.id_hash + info.id_hash) % 2**128
+        for name, count in info.present.items():
+            mine.present[name] = mine.present.get(name, 0) + count
+        if self._count >= _SAMPLES or time.monotonic() - self._began > _SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting as one shard."""
+        if not self._info.samples:
+            return
+        assert self.schema is not None
+        arrays = [_column([rows[field.name] for rows in self._rows], field.type) for field in self.schema]
+        described = self.schema.with_metadata({_KEY: json.dumps(asdict(self._info)).encode()})
+        table = pa.Table.from_arrays(arrays, schema=described)
+        name = f"part-{self._rank:03d}-{len(self.finished):06d}.parquet"
+        temporary = self._folder / f".{name}.tmp"
+        with temporary.open("wb") as file:
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True, use_dictionary=False)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(self._folder / name)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self.finished.append(self._info)
+        self._info = ShardInfo(self._rank, self._info.next_batch)
+        self._rows, self._count, self._began = [], 0, time.monotonic()
+
+
+def shard_infos(folder: Path) -> list[ShardInfo]:
+    """What the shards of a table cover.
+
+    Raises:
+        RecordError: If a shard is damaged.
+    """
+    infos = []
+    for path in shard_paths(folder):
+        try:
+            metadata = pq.read_schema(path).metadata or {}
+            infos.append(ShardInfo(**json.loads(metadata[_KEY])))
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+            raise RecordError(f"{path} is damaged: {error}. Delete its folder and audit again.") from error
+    return infos
+
+
+def _column(parts: list[Any], kind: pa.DataType) -> pa.Array:
+    if not parts:
+        return pa.array([], type=kind)
+    if pa.types.is_fixed_size_list(kind):
+        values = np.concatenate([np.asarray(part).reshape(len(part), -1) for part in parts])
+        flat = pa.array(np.ascontiguousarray(values).reshape(-1)).cast(kind.value_type)
+        return pa.FixedSizeListArray.from_arrays(flat, type=kind)
+    if pa.types.is_string(kind):
+        return pa.array([item for part in parts for item in part], type=kind)
+    return pa.array(np.concatenate([np.asarray(part) for part in parts]), type=kind)

@@ -1,0 +1,225 @@
+"""The story of an audit in one order, for the terminal, Markdown and the page: the renderers only lay it out.
+
+What was audited, how it was done and whether that can be trusted, the plain scores, one row per modality, what stands out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mmaudit.report import AuditReport
+from mmaudit.report.labels import EMPTY, clean, shorten
+from mmaudit.report.numbers import NO_RESPONSE, count, duration, short_count, with_interval
+from mmaudit.report.schema import Estimate
+from mmaudit.report.sentences import find, masks_text
+
+__all__ = ["HEADERS", "MostShown", "Overview", "make_overview"]
+
+HEADERS = ("Modality", "Contribution (accuracy)", "Utilization given rest", "Response accuracy")
+
+
+class MostShown:
+    """How much of long lists is shown; the rest is counted."""
+
+    warnings = 6
+    modules = 200
+    classes = 200
+    files = 50
+    text = 400
+
+
+class Overview(NamedTuple):
+    """All that the first screen says; foreign texts are cleaned and bounded, but not escaped."""
+
+    title: str
+    steps: tuple[tuple[str, tuple[str, ...]], ...]
+    """How it was done: ``Loading``, ``Structure``, ``Data``, ``Masks``, ``Coalitions``, each with its parts."""
+    scores: tuple[tuple[str, str], ...]
+    """Who is present -> accuracy."""
+    rows: tuple[tuple[str, ...], ...]
+    """One per modality, as ``HEADERS`` says."""
+    sentences: tuple[str, ...]
+    """At most three."""
+    warnings: tuple[str, ...]
+    """Fallbacks, failures, intervals that should not be trusted."""
+    notes: tuple[str, ...]
+    """For information."""
+
+
+def make_overview(report: AuditReport) -> Overview:
+    """Collect the story of a report."""
+    return Overview(
+        title=shorten(report.title, 160),
+        steps=tuple(_steps(report)),
+        scores=tuple(_scores(report)),
+        rows=tuple(_row(report, name) for name in report.modalities),
+        sentences=tuple(report.summary()),
+        warnings=tuple(_bounded(_warnings(report))),
+        notes=tuple(_bounded(_notes(report))),
+    )
+
+
+def _steps(report: AuditReport) -> list[tuple[str, tuple[str, ...]]]:
+    record, structure = report.record, report.subject.structure
+    files = [shorten(f.path, 60) for f in report.subject.files if f.role.startswith("checkpoint")]
+    classes = f"{len(report.classes)} classes" if report.classes else "classes unknown"
+    many = len(report.modalities)
+    loaded = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+    size = f"{short_count(report.subject.parameters)} parameters"
+    modalities = f"{many} modalit{'y' if many == 1 else 'ies'}"
+    sizes = {module.name: module.parameters for module in structure.modules}
+    parts = []
+    for name in report.modalities:
+        encoders = structure.encoders.get(name, ())
+        shown = ", ".join(
+            f"{shorten(e, 40)} ({short_count(sizes[e])})" if e in sizes else shorten(e, 40)
+            for e in encoders[:2]
+        )
+        more = f" and {len(encoders) - 2} more" if len(encoders) > 2 else ""
+        parts.append(
+            f"{shorten(name)} <- {shown}{more}"
+            if encoders
+            else f"{shorten(name)} <- no encoder of its own"
+        )
+    parts.append(
+        f"fusion: {shorten(structure.fusion, 40)}" if structure.fusion else "fusion: not found"
+    )
+    if structure.stochastic:
+        parts.append("stochastic")
+    if structure.samples_interact:
+        parts.append("samples influence each other")
+    source = [shorten(record.data.source, 80), f"{count(record.data.samples)} samples"]
+    if record.data.groups is not None:
+        source.append(
+            f"{count(record.data.groups)} groups ({shorten(record.data.group_column or 'group', 30)})"
+        )
+    return [
+        (
+            "Loading",
+            (loaded or shorten(report.subject.model, 60), modalities, classes, size),
+        ),
+        ("Structure", tuple(parts)),
+        ("Data", tuple(source)),
+        ("Masks", (shorten(masks_text(record), 160),)),
+        ("Coalitions", tuple(_evidence(report))),
+    ]
+
+
+def _evidence(report: AuditReport) -> list[str]:
+    evidence = report.evidence
+    parts = [
+        f"{count(evidence.coalitions)} x {count(report.data.samples)} samples",
+        f"{evidence.passes:.2f} passes",
+        duration(evidence.seconds),
+    ]
+    if evidence.verified_rows and evidence.largest_difference is not None:
+        parts.append(
+            f"verified against brute force on {count(evidence.verified_rows)} rows "
+            f"(largest difference {evidence.largest_difference:.1e})"
+        )
+    elif evidence.method == "full passes":
+        parts.append("full passes, nothing to verify")
+    else:
+        parts.append("not verified against brute force")
+    if evidence.reason:
+        parts.append(f"{evidence.method}: {shorten(evidence.reason, 120)}")
+    return parts
+
+
+def _scores(report: AuditReport) -> list[tuple[str, str]]:
+    names = report.modalities
+    together = {1: shorten(names[0]), 2: "both"}.get(len(names), "all")
+    scores = [(together, with_interval(report.accuracy, 3))]
+    singles = (
+        [(name, find(report.record, "coalitions", coalition=name)) for name in names]
+        if len(names) > 1
+        else []
+    )
+    known = [(name, e) for name, e in singles if e is not None]
+    known.sort(key=lambda pair: -(pair[1].value if pair[1].value is not None else -1.0))
+    scores += [(f"{shorten(name)} only", with_interval(e, 3).split(" [")[0]) for name, e in known]
+    nothing = find(report.record, "coalitions", coalition=EMPTY)
+    if nothing is not None:
+        scores.append(
+            ("neither" if len(names) == 2 else "none", with_interval(nothing, 3).split(" [")[0])
+        )
+    return scores
+
+
+_MEASURE = {
+    "contribution": "contributions",
+    "utilization": "utilization",
+    "response accuracy": "responses",
+}
+
+
+def _of_modality(report: AuditReport, name: str) -> dict[str, Estimate | None]:
+    record = report.record
+    return {
+        "contribution": find(record, "contributions", modality=name),
+        "utilization": find(record, "utilization", modality=name, given="rest"),
+        "response accuracy": find(record, "responses", modality=name),
+    }
+
+
+def _row(report: AuditReport, name: str) -> tuple[str, ...]:
+    cells = []
+    for what, estimate in _of_modality(report, name).items():
+        if estimate is None:
+            cells.append(_why_none(report, _MEASURE[what]))
+        else:
+            cells.append(with_interval(estimate) + (" !" if estimate.warning else ""))
+    return (shorten(name), *cells)
+
+
+def _why_none(report: AuditReport, measure: str) -> str:
+    if any(failure.measure == measure for failure in report.failures):
+        return "failed"
+    return "undefined" if measure in report.measures else "not measured"
+
+
+def _warnings(report: AuditReport) -> list[str]:
+    texts = [f"{clean(f.measure)} failed: {clean(f.error)}" for f in report.failures]
+    texts += [
+        f"{key} is undefined: {clean(m.undefined)}"
+        for key, m in report.measures.items()
+        if m.undefined
+    ]
+    texts += [f"{n.topic}: {clean(n.text)}" for n in report.notes if n.kind != "information"]
+    evidence = report.evidence
+    if evidence.nonfinite:
+        some = ", ".join(shorten(i, 30) for i in evidence.nonfinite_samples[:3])
+        texts.append(
+            f"evidence: {count(evidence.nonfinite)} samples left out, an output was not finite ({some})"
+        )
+    texts += [f"structure: {clean(text)}" for text in report.subject.structure.unknown]
+    reasons: dict[str, list[str]] = {}
+    for name in report.modalities:
+        for what, estimate in _of_modality(report, name).items():
+            text = None if estimate is None else estimate.warning or estimate.undefined
+            # That there is no response is said in the row, and its reason among the notes.
+            if text is not None and NO_RESPONSE not in text:
+                reasons.setdefault(text, []).append(f"{what} of {shorten(name)}")
+    texts += [
+        f"{', '.join(where[:3])}{' and others' if len(where) > 3 else ''}: {clean(text)}"
+        for text, where in reasons.items()
+    ]
+    return [shorten(text, MostShown.text) for text in dict.fromkeys(texts)]
+
+
+def _notes(report: AuditReport) -> list[str]:
+    texts = [f"{n.topic}: {n.text}" for n in report.notes if n.kind == "information"]
+    for name in report.modalities:
+        response = find(report.record, "responses", modality=name)
+        if response is not None and NO_RESPONSE in (response.undefined or ""):
+            texts.append(f"{shorten(name)}: {response.undefined}")
+    return [shorten(text, MostShown.text) for text in texts]
+
+
+def _bounded(texts: list[str]) -> list[str]:
+    if len(texts) <= MostShown.warnings:
+        return texts
+    return [
+        *texts[: MostShown.warnings],
+        f"and {len(texts) - MostShown.warnings} more, all in the record",
+    ]

@@ -1,0 +1,98 @@
+"""What all figures share: the small print under their titles, and the table beside each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from mmaudit.report import AuditReport
+from mmaudit.report.labels import shorten
+from mmaudit.report.numbers import count, with_interval
+from mmaudit.report.schema import Estimate
+from mmaudit.report.sentences import masks_text
+
+__all__ = ["Cell", "Table", "cell", "defined", "hover", "join_names", "missing_reason", "subtitle"]
+
+Cell = Estimate | str
+"""A cell of a data table: an estimate, or a text."""
+
+
+class Table(NamedTuple):
+    """The numbers of a figure, to be read."""
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    """The first cell of a row is its name."""
+
+
+def cell(value: Cell | None, digits: int = 2) -> str:
+    """Write one cell; an exclamation mark says that the interval comes with a warning."""
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    return with_interval(value, digits) + (" !" if value.warning else "")
+
+
+def hover(estimate: Estimate | None, digits: int = 3) -> str:
+    """Say everything about an estimate in one line."""
+    if estimate is None:
+        return "not measured"
+    if estimate.value is None:
+        return f"{with_interval(estimate)}: {estimate.undefined}"
+    parts = [with_interval(estimate, digits), f"n = {count(estimate.n)}"]
+    parts += [text for text in (estimate.method, estimate.warning) if text]
+    return ", ".join(parts)
+
+
+def subtitle(report: AuditReport, estimates: Iterable[Estimate], extra: str = "") -> str:
+    """Say on how many samples, how masked and how the intervals were made."""
+    used = [e for e in estimates if e.value is not None]
+    sizes = sorted({e.n for e in used})
+    methods = list(dict.fromkeys(e.method for e in used if e.method and e.low is not None))
+    parts = []
+    if sizes:
+        parts.append(
+            f"n = {count(sizes[0])}"
+            if len(sizes) == 1
+            else f"n = {count(sizes[0])} to {count(sizes[-1])}"
+        )
+    parts.append(f"mask: {shorten(masks_text(report.record), 80)}")
+    if methods:
+        parts.append(f"95 % intervals: {' or '.join(methods[:2])}")
+    if any(e.warning for e in used):
+        parts.append("some intervals may be too narrow")
+    if extra:
+        parts.append(extra)
+    return "; ".join(parts)
+
+
+def missing_reason(report: AuditReport, key: str) -> str:
+    """Why a measure has no value in a report."""
+    result = report.measures.get(key)
+    if result is not None and result.undefined is not None:
+        return result.undefined
+    for failure in report.failures:
+        if failure.measure == key:
+            return f"the measure failed: {failure.error}"
+    if result is None:
+        return "it was not measured"
+    reasons = dict.fromkeys(row.estimate.undefined for row in result.rows)
+    return next((reason for reason in reasons if reason), "it has no rows")
+
+
+def defined(estimates: Iterable[Estimate | None]) -> list[Estimate]:
+    """Those that have a value."""
+    return [e for e in estimates if e is not None and e.value is not None]
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Join names as a sentence does.
+
+    Example:
+        >>> join_names(["a", "b", "c"])
+        'a, b and c'
+    """
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"

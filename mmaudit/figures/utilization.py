@@ -1,0 +1,147 @@
+"""What a modality still adds when others are there: conditional utilization u(m|S), rows m, columns S."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import plotly.graph_objects as go
+
+from mmaudit.figures.base import Table, cell, defined, hover, missing_reason, subtitle
+from mmaudit.figures.heat import Heat, draw_heat
+from mmaudit.figures.theme import Words, say_nothing
+from mmaudit.report import AuditReport
+from mmaudit.report.labels import EMPTY, coalition_names, others, shorten
+from mmaudit.report.numbers import number, with_interval
+from mmaudit.report.schema import Estimate
+from mmaudit.report.sentences import find
+
+__all__ = ["UtilizationInfo", "plot_utilization", "utilization_info", "utilization_table"]
+
+_WHOLE_MATRIX = 4
+"""Up to so many modalities every u(m|S) has its cell."""
+
+
+class UtilizationInfo(NamedTuple):
+    """A matrix of utilization rates; each the share of the accuracy that is lost when m is masked."""
+
+    words: Words
+    modalities: tuple[str, ...]
+    given: tuple[str, ...]
+    """Columns: names of S; of more than four modalities ``nothing else``, ``a set on average`` and ``all others``."""
+    rates: tuple[tuple[Estimate | None, ...], ...]
+    """``rates[m][column]``, at most 1; ``None`` where S contains m."""
+    undefined: str | None = None
+
+
+def utilization_info(report: AuditReport) -> UtilizationInfo:
+    """Collect the utilization rates of a report."""
+    names = report.modalities
+    if len(names) <= _WHOLE_MATRIX:
+        columns = sorted(
+            coalition_names(names)[:-1], key=lambda name: (name != EMPTY, name.count("+"))
+        )
+        given = tuple("nothing else" if name == EMPTY else name for name in columns)
+        rates = tuple(
+            tuple(
+                find(report.record, "utilization", modality=name, given=column)
+                for column in columns
+            )
+            for name in names
+        )
+    else:
+        given = ("nothing else", "a set on average", "all others")
+        rates = tuple(
+            (
+                find(report.record, "utilization", modality=name, given=EMPTY),
+                _average(report, name),
+                find(report.record, "utilization", modality=name, given="rest"),
+            )
+            for name in names
+        )
+    cells = [e for row in rates for e in row if e is not None]
+    if not defined(cells):
+        reason = missing_reason(report, "utilization")
+        words = Words(
+            "The utilization is undefined",
+            subtitle(report, ()),
+            f"No utilization rate has a value: {reason}.",
+        )
+        return UtilizationInfo(words, names, given, rates, reason)
+    takeaway = "; ".join(
+        f"{name} given {there}: {with_interval(e)}"
+        for name, row in zip(names, rates, strict=True)
+        for there, e in zip(given, row, strict=True)
+        if e is not None
+    )
+    words = Words(
+        _title(report),
+        subtitle(report, cells),
+        f"Share of the accuracy lost when masked. {takeaway}.",
+    )
+    return UtilizationInfo(words, names, given, rates)
+
+
+def plot_utilization(info: UtilizationInfo) -> go.Figure:
+    """Draw the matrix; cells where the modality is itself in S stay empty."""
+    if info.undefined is not None:
+        return say_nothing(info.words, info.undefined)
+    heat = Heat(
+        rows=info.modalities,
+        columns=info.given,
+        cells=info.rates,
+        hover=tuple(
+            tuple(
+                f"{name} given {there}: {hover(e)}"
+                for there, e in zip(info.given, row, strict=True)
+            )
+            for name, row in zip(info.modalities, info.rates, strict=True)
+        ),
+        rows_title="modality m",
+        columns_title="modalities already there, S",
+        bar_title="u(m|S), share<br>of accuracy",
+        row_height=44,
+    )
+    return draw_heat(info.words, heat)
+
+
+def utilization_table(info: UtilizationInfo) -> Table:
+    """The same as a table."""
+    rows = [
+        (name, *(cell(e) for e in row))
+        for name, row in zip(info.modalities, info.rates, strict=True)
+    ]
+    return Table(("Modality", *(f"given {there}" for there in info.given)), tuple(rows))
+
+
+def _average(report: AuditReport, name: str) -> Estimate:
+    found = [
+        row.estimate
+        for row in report.rows("utilization", modality=name, **{"class": "all"})
+        if row.labels.get("given") != "-"
+    ]
+    known = [e for e in found if e.value is not None]
+    if not known:
+        return Estimate(undefined=missing_reason(report, "utilization"))
+    mean = sum(e.value or 0.0 for e in known) / len(known)
+    return Estimate(
+        value=mean, n=min(e.n for e in known), method=f"mean over {len(known)} sets, no interval"
+    )
+
+
+def _title(report: AuditReport) -> str:
+    """The modality that adds least once all others are there, which is what the matrix is read for."""
+    names = report.modalities
+    rates = [
+        (name, find(report.record, "utilization", modality=name, given="rest")) for name in names
+    ]
+    known = [(e.value, name) for name, e in rates if e is not None and e.value is not None]
+    if not known:
+        return "What each modality adds to others; undefined once all others are there"
+    value, name = min(known, key=lambda pair: pair[0])
+    rest, name = others(name, names), shorten(name)
+    if rest == EMPTY:
+        return f"{number(value)} of the accuracy is lost without {name}"
+    there = f"{shorten(rest)} is there" if len(names) == 2 else "all others are there"
+    if value < 0:
+        return f"{name} takes {number(-value)} of the accuracy away once {there}"
+    return f"{name} adds {number(value)} of the accuracy once {there}"

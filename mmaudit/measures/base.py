@@ -1,0 +1,73 @@
+"""What a measure is: a name, a unit and a function from unit sums to estimates."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from mmaudit.exceptions import UndefinedMeasureError
+from mmaudit.measures.resampling import UnitSums
+from mmaudit.report.schema import LabelledEstimate, MeasureResult
+
+__all__ = ["Measure", "coalition_name"]
+
+
+class Measure(ABC):
+    """One measure of the coalition table.
+
+    A child sets the class attributes and yields its rows; what the rows need has been summed in one
+    pass over the table and is shared by all measures.
+    """
+
+    key: ClassVar[str]
+    title: ClassVar[str]
+    unit: ClassVar[str]
+    bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
+    direction: ClassVar[Literal["higher", "lower", "balanced"]] = "balanced"
+    reference: ClassVar[str] = ""
+
+    @abstractmethod
+    def rows(self, sums: UnitSums) -> Iterator[LabelledEstimate]:
+        """Yield the estimates; all rows carry the same label keys.
+
+        Raises:
+            UndefinedMeasureError: If the whole measure has no value; the message is recorded.
+        """
+
+    def compute(self, sums: UnitSums) -> MeasureResult:
+        """Evaluate the measure.
+
+        Args:
+            sums: What one pass over the coalition table has summed.
+
+        Returns:
+            All estimates, or the reason why there are none.
+        """
+        rows: tuple[LabelledEstimate, ...] = ()
+        undefined = None
+        try:
+            rows = tuple(self.rows(sums))
+        except UndefinedMeasureError as error:
+            undefined = str(error)
+        return MeasureResult(
+            key=self.key,
+            title=self.title,
+            unit=self.unit,
+            bounds=self.bounds,
+            direction=self.direction,
+            reference=self.reference,
+            settings=sums.settings(),
+            rows=rows,
+            undefined=undefined,
+        )
+
+
+def coalition_name(index: int, modalities: tuple[str, ...]) -> str:
+    """Names of the present modalities joined by ``+``; ``none`` for the empty coalition.
+
+    Example:
+        >>> coalition_name(5, ("audio", "image", "text"))
+        'audio+text'
+    """
+    return "+".join(name for m, name in enumerate(modalities) if index >> m & 1) or "none"

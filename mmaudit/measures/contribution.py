@@ -1,0 +1,144 @@
+"""What each modality adds to the score: Shapley values of the accuracy and of the log-likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from mmaudit.exceptions import UndefinedMeasureError
+from mmaudit.measures.base import Measure
+from mmaudit.measures.intervals import Intervals, mean_intervals
+from mmaudit.measures.resampling import Score, UnitSums
+from mmaudit.measures.shapley import shapley_values
+from mmaudit.report.schema import Estimate, LabelledEstimate
+from mmaudit.typing import FloatArray, GameValues, IntArray
+
+__all__ = ["SCORES", "Contribution", "contribution_shares", "score_intervals"]
+
+SCORES: tuple[Score, ...] = ("accuracy", "log-likelihood")
+
+_SMALLEST_TOTAL = 1e-9
+_STEADY = 4.0
+"""Standard errors that the total must be away from 0 for an interval of a share to be trusted."""
+
+
+def contribution_shares(values: GameValues) -> FloatArray:
+    """Shapley values as parts of what they sum to.
+
+        share_m = phi_m / (v(grand) - v(empty))
+
+    Args:
+        values: Worths of all coalitions, shape ``(2**M,)``, in bit order.
+
+    Returns:
+        Shares, shape ``(M,)``; they sum to 1, and single ones may be negative or above 1.
+
+    Raises:
+        UndefinedMeasureError: If grand and empty coalition are worth the same.
+
+    Example:
+        >>> contribution_shares(np.array([0.1, 0.5, 0.1, 0.5])).tolist()
+        [1.0, 0.0]
+    """
+    values = np.asarray(values, dtype=np.float64)
+    total = float(values[-1] - values[0])
+    if abs(total) <= _SMALLEST_TOTAL:
+        raise UndefinedMeasureError(
+            f"shares divide by v(grand) - v(empty), which is {total:.2g}: there is nothing to share"
+        )
+    return shapley_values(values) / total
+
+
+def score_intervals(
+    score: Score,
+    sums: FloatArray,
+    counts: FloatArray,
+    weights: Callable[[int], IntArray],
+    *,
+    reach: float | FloatArray,
+) -> Intervals:
+    """Intervals of means of a per-sample quantity of a score.
+
+    Log-likelihoods have long tails and are studentised; correct-or-not takes few values, where
+    studentising fails, and its reach is bounded (see ``mmaudit.measures.intervals``).
+    """
+    if score == "accuracy":
+        return mean_intervals(sums, counts, reach=reach)
+    return mean_intervals(sums, counts, weights=weights)
+
+
+class Contribution(Measure):
+    """Shapley value of each modality in the games "accuracy" and "mean log-likelihood", and its share."""
+
+    key = "contributions"
+    title = "Modality contributions"
+    unit = "fraction of samples (accuracy), nats (log-likelihood), 1 (share)"
+    direction = "balanced"
+    reference = "Shapley 1953; the empty coalition is the model with all modalities masked"
+
+    def rows(self, sums: UnitSums) -> Iterator[LabelledEstimate]:
+        """Labels: ``modality``, ``score``, ``quantity`` (``value`` or ``share``), ``class``."""
+        # Masking a silent modality changes no sample, so its zero is not a matter of sampling.
+        reach = np.where(sums.silent(None), 0.0, 1.0)
+        for name, index in sums.cells():
+            counts = sums.counts(index)
+            n, groups = int(counts.sum()), sums.group_count(index, counts)
+            for score in SCORES:
+                values = sums.contributions(score, index)
+                for quantity in ("value", "share"):
+                    if not n:
+                        estimates = [Estimate(undefined="no sample of this class")] * len(
+                            sums.modalities
+                        )
+                    elif quantity == "value":
+                        found = score_intervals(score, values, counts, sums.weights, reach=reach)
+                        estimates = [
+                            found.estimate(m, n=n, groups=groups)
+                            for m in range(len(sums.modalities))
+                        ]
+                    else:
+                        estimates = _shares(score, values, counts, sums, n, groups)
+                    for modality, estimate in zip(sums.modalities, estimates, strict=True):
+                        yield LabelledEstimate(
+                            labels={
+                                "modality": modality,
+                                "score": score,
+                                "quantity": quantity,
+                                "class": name,
+                            },
+                            estimate=estimate,
+                        )
+
+
+def _shares(
+    score: Score,
+    values: FloatArray,
+    counts: FloatArray,
+    sums: UnitSums,
+    n: int,
+    groups: int | None,
+) -> list[Estimate]:
+    total = values.sum(axis=1, keepdims=True)
+    whole = score_intervals(score, total, counts, sums.weights, reach=1.0)
+    value, low, high = (float(end[0]) for end in (whole.value, whole.low, whole.high))
+    reason = None
+    if abs(value) <= _SMALLEST_TOTAL:
+        reason = f"nothing to share: all modalities together change the {score} by {value:.2g}"
+    elif not np.isfinite([low, high]).all():
+        reason = "no interval for what is shared: fewer than two samples or groups"
+    elif low <= 0 <= high:
+        reason = (
+            f"nothing certain to share: all modalities together change the {score} by "
+            f"{value:.3g} (95 % interval {low:.3g} to {high:.3g}, which includes 0)"
+        )
+    if reason:
+        return [Estimate(undefined=reason, n=n, groups=groups)] * values.shape[1]
+    error = (high - low) / 4
+    unsteady = (
+        f"the total of {value:.3g} is within {_STEADY:g} standard errors of 0"
+        if abs(value) < _STEADY * error
+        else None
+    )
+    found = mean_intervals(values, total, units=counts)
+    return [found.estimate(m, n=n, groups=groups, warning=unsteady) for m in range(values.shape[1])]

@@ -1,0 +1,59 @@
+"""Which modalities need each other and which repeat each other: pairwise Shapley interactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mmaudit.exceptions import UndefinedMeasureError
+from mmaudit.measures.base import Measure
+from mmaudit.measures.contribution import SCORES, score_intervals
+from mmaudit.measures.resampling import UnitSums
+from mmaudit.measures.shapley import modality_pairs
+from mmaudit.report.schema import Estimate, LabelledEstimate
+
+__all__ = ["Interaction"]
+
+
+class Interaction(Measure):
+    """Shapley interaction of each pair in the games "accuracy" and "mean log-likelihood".
+
+    Positive: the two are worth more together than apart (synergy); negative: less (redundancy).
+    """
+
+    key = "interactions"
+    title = "Pairwise Shapley interactions"
+    unit = "fraction of samples (accuracy), nats (log-likelihood)"
+    direction = "balanced"
+    reference = "Grabisch & Roubens 1999"
+
+    def rows(self, sums: UnitSums) -> Iterator[LabelledEstimate]:
+        """Labels: ``first``, ``second``, ``score``, ``class``."""
+        pairs = modality_pairs(len(sums.modalities))
+        if not pairs:
+            raise UndefinedMeasureError("an interaction needs at least two modalities, there is 1")
+        silent = sums.silent(None)
+        reach = np.array([0.0 if silent[i] or silent[j] else 2.0 for i, j in pairs])
+        for name, index in sums.cells():
+            counts = sums.counts(index)
+            n, groups = int(counts.sum()), sums.group_count(index, counts)
+            for score in SCORES:
+                values = sums.interactions(score, index)
+                found = (
+                    score_intervals(score, values, counts, sums.weights, reach=reach) if n else None
+                )
+                for place, (i, j) in enumerate(pairs):
+                    if found is None:
+                        estimate = Estimate(undefined="no sample of this class")
+                    else:
+                        estimate = found.estimate(place, n=n, groups=groups)
+                    yield LabelledEstimate(
+                        labels={
+                            "first": sums.modalities[i],
+                            "second": sums.modalities[j],
+                            "score": score,
+                            "class": name,
+                        },
+                        estimate=estimate,
+                    )

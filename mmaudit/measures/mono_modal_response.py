@@ -1,0 +1,221 @@
+"""What one modality alone says in the model's own terms: its Shapley share of the class scores.
+
+The functions on logits define the responses and are the oracle of their torch counterpart, which writes them into the
+coalition table; :class:`MonoModalResponse` summarises that table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import log_softmax
+
+from mmaudit.exceptions import UndefinedMeasureError
+from mmaudit.measures.base import Measure
+from mmaudit.measures.intervals import mean_intervals, proportion_intervals
+from mmaudit.measures.resampling import NOTHING_TOLERANCE, UnitSums
+from mmaudit.measures.shapley import shapley_matrix
+from mmaudit.report.schema import Estimate, LabelledEstimate
+from mmaudit.typing import EmptyRule, FloatArray, IntArray
+
+__all__ = [
+    "LARGEST_LOSS",
+    "TIE_TOLERANCE",
+    "MonoModalResponse",
+    "ResponseSummary",
+    "logit_scale",
+    "mono_modal_responses",
+    "response_logliks",
+    "response_scores",
+    "response_sizes",
+    "summarise_responses",
+]
+
+LARGEST_LOSS = 18.420681
+"""``-log(1e-8)``, nats: no sample counts for more in s^m, as in AGM's released code."""
+
+TIE_TOLERANCE = 1e-6
+"""Classes tie when they differ by at most this part of the sample's largest absolute logit.
+
+About eight units in the last place of float32: smaller differences are rounding.
+"""
+
+
+class ResponseSummary(NamedTuple):
+    """Responses of a data set, one entry for each modality."""
+
+    loss: FloatArray
+    """s^m, shape ``(M,)``, nats, in [0, 18.42]; NaN where no sample has the modality or it says nothing."""
+    accuracy: FloatArray
+    """Acc^m, shape ``(M,)``, in [0, 1]; NaN as above."""
+    n: IntArray
+    """Samples that have the modality, shape ``(M,)``."""
+    nothing: np.ndarray
+    """Whether the response is numerically nothing in every sample, shape ``(M,)``, bool."""
+
+
+def mono_modal_responses(logits: FloatArray, empty: EmptyRule) -> FloatArray:
+    """Shapley share of each modality in the class scores.
+
+        phi^m(x) = sum over S without m of  |S|! (M-|S|-1)! / M!  [phi(S + m) - phi(S)]     (AGM, eq. 1)
+
+    Args:
+        logits: Class scores of every coalition, shape ``(2**M, n, K)``, coalitions in bit order.
+        empty: ``exact`` takes phi(empty) as it is, so that the responses sum to phi(grand) -
+            phi(empty); ``zero`` takes it as 0, as AGM's released code does, which adds phi(empty)/M
+            to every response.
+
+    Returns:
+        Shape ``(M, n, K)``, float64, in logits.
+
+    Raises:
+        UndefinedMeasureError: If the shape or the rule is another.
+
+    Example:
+        >>> logits = np.array([[[0.2, -0.2]], [[2, 0]], [[0.5, 0.5]], [[3, 1]]])
+        >>> mono_modal_responses(logits, "exact").round(6).tolist()
+        [[[2.15, 0.35]], [[0.65, 0.85]]]
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    M = len(logits).bit_length() - 1 if logits.ndim == 3 else 0
+    if M < 1 or len(logits) != 2**M:
+        raise UndefinedMeasureError(
+            f"expected logits of shape (2**M, samples, classes) with M >= 1, got {logits.shape}"
+        )
+    if empty not in ("exact", "zero"):
+        raise UndefinedMeasureError(f"empty is 'exact' or 'zero', got {empty!r}")
+    matrix = shapley_matrix(M)
+    if empty == "zero":
+        matrix[:, 0] = 0.0
+    return np.asarray(np.einsum("ms,snk->mnk", matrix, logits))
+
+
+def logit_scale(logits: FloatArray) -> FloatArray:
+    """Largest absolute logit of each sample over coalitions and classes, shape ``(n,)``."""
+    return np.asarray(np.abs(np.asarray(logits, dtype=np.float64)).max(axis=(0, 2)))
+
+
+def response_sizes(logits: FloatArray) -> FloatArray:
+    """Largest absolute entry of the exact response, 0 where it is numerically nothing.
+
+    Args:
+        logits: Class scores of every coalition, shape ``(2**M, n, K)``.
+
+    Returns:
+        Shape ``(M, n)``, in logits; entries of at most ``NOTHING_TOLERANCE`` times the sample's
+        largest absolute logit are 0.
+    """
+    size = np.abs(mono_modal_responses(logits, "exact")).max(axis=2)
+    return np.where(size <= NOTHING_TOLERANCE * logit_scale(logits), 0.0, size)
+
+
+def response_scores(responses: FloatArray, targets: IntArray, scale: FloatArray) -> FloatArray:
+    """Whether the largest class of a response is the target; a tie of c classes counts 1/c.
+
+    Args:
+        responses: Shape ``(M, n, K)``.
+        targets: Class of each sample, shape ``(n,)``, in ``[0, K)``.
+        scale: Largest absolute logit of each sample (:func:`logit_scale`), shape ``(n,)``; classes
+            within ``TIE_TOLERANCE`` of it tie.
+
+    Returns:
+        Shape ``(M, n)``, in [0, 1]. Their mean is Acc^m (AGM, eq. 5, which leaves ties open).
+    """
+    top = responses >= responses.max(axis=2, keepdims=True) - TIE_TOLERANCE * scale[:, None]
+    hit = np.take_along_axis(top, targets[None, :, None].astype(np.int64), axis=2)[..., 0]
+    return np.where(hit, 1.0 / top.sum(axis=2), 0.0)
+
+
+def response_logliks(responses: FloatArray, targets: IntArray) -> FloatArray:
+    """Log-likelihood of the target under the softmax of a response, at least ``-LARGEST_LOSS``.
+
+    Args:
+        responses: Shape ``(M, n, K)``.
+        targets: Class of each sample, shape ``(n,)``.
+
+    Returns:
+        Shape ``(M, n)``, nats. Minus their mean is s^m (AGM, eq. 4).
+    """
+    picked = np.take_along_axis(
+        log_softmax(responses, axis=2), targets[None, :, None].astype(np.int64), axis=2
+    )
+    return np.asarray(np.maximum(picked[..., 0], -LARGEST_LOSS))
+
+
+def summarise_responses(
+    logits: FloatArray, targets: IntArray, empty: EmptyRule, *, present: np.ndarray | None = None
+) -> ResponseSummary:
+    """s^m and Acc^m of a data set in memory.
+
+    Args:
+        logits: Class scores of every coalition, shape ``(2**M, n, K)``.
+        targets: Class of each sample, shape ``(n,)``.
+        empty: See :func:`mono_modal_responses`.
+        present: Whether a sample has a modality, shape ``(M, n)``, bool; left out: all have all.
+            Samples without m are left out of m: their response is 0 by construction.
+
+    Returns:
+        A :class:`ResponseSummary`.
+    """
+    responses = mono_modal_responses(logits, empty)
+    has = np.ones(responses.shape[:2], bool) if present is None else np.asarray(present, bool)
+    scores = response_scores(responses, targets, logit_scale(logits))
+    logliks = response_logliks(responses, targets)
+    nothing = np.all((response_sizes(logits) == 0.0) | ~has, axis=1)
+    n = has.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        loss = np.where(has, -logliks, 0.0).sum(axis=1) / n
+        accuracy = np.where(has, scores, 0.0).sum(axis=1) / n
+    return ResponseSummary(
+        np.where(nothing, np.nan, loss), np.where(nothing, np.nan, accuracy), n, nothing
+    )
+
+
+class MonoModalResponse(Measure):
+    """s^m and Acc^m of each modality, with both rules for the empty coalition."""
+
+    key = "responses"
+    title = "Mono-modal Shapley responses"
+    unit = "nats (s), fraction of samples (Acc)"
+    bounds = (0.0, None)
+    direction = "balanced"
+    reference = "Li et al. 2023 (AGM), equations 1-5"
+
+    def rows(self, sums: UnitSums) -> Iterator[LabelledEstimate]:
+        """Labels: ``quantity`` (``s`` or ``Acc``), ``modality``, ``empty``, ``class``."""
+        for name, index in sums.cells():
+            present = sums.present(index)
+            size, silent = sums.response_size(index), sums.silent(index)
+            for empty in ("exact", "zero"):
+                accuracy = proportion_intervals(
+                    sums.responses("score", empty, index), present, grouped=sums.grouped
+                )
+                loss = mean_intervals(
+                    -sums.responses("loglik", empty, index), present, weights=sums.weights
+                )
+                for quantity, intervals in (("s", loss), ("Acc", accuracy)):
+                    for m, modality in enumerate(sums.modalities):
+                        n = int(present[:, m].sum())
+                        if n == 0:
+                            reason = "no sample here has this modality"
+                            estimate = Estimate(undefined=reason)
+                        elif silent[m]:
+                            reason = (
+                                f"no response: masking {modality} changes the class scores by "
+                                f"{size[m]:.2g} at most, numerically nothing"
+                            )
+                            estimate = Estimate(undefined=reason, n=n)
+                        else:
+                            groups = sums.group_count(index, present[:, m])
+                            estimate = intervals.estimate(m, n=n, groups=groups)
+                        yield LabelledEstimate(
+                            labels={
+                                "quantity": quantity,
+                                "modality": modality,
+                                "empty": empty,
+                                "class": name,
+                            },
+                            estimate=estimate,
+                        )

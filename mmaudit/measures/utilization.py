@@ -1,0 +1,176 @@
+"""How much accuracy hangs on one modality, given others: conditional utilization rates by masking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mmaudit.exceptions import UndefinedMeasureError
+from mmaudit.measures.base import Measure, coalition_name
+from mmaudit.measures.intervals import difference_intervals, loss_intervals
+from mmaudit.measures.resampling import UnitSums
+from mmaudit.measures.shapley import game_size
+from mmaudit.report.schema import Estimate, LabelledEstimate
+from mmaudit.typing import FloatArray, GameValues, IntArray
+
+__all__ = ["ConditionalUtilizationRate", "utilization_rates", "utilization_spread"]
+
+_STABLE = 0.95
+
+
+def utilization_rates(accuracies: GameValues) -> FloatArray:
+    """Share of accuracy that is lost when one modality is masked, given the others that are present.
+
+        u(m | S) = (A(S + m) - A(S)) / A(S + m)        (after Wu et al. 2022, by masking)
+
+    Wu et al. cut the cross-modal path between two branches; masking works for any fusion and any M,
+    and its rates are not comparable in size with theirs.
+
+    Args:
+        accuracies: Accuracy of every coalition, shape ``(2**M,)``, in [0, 1], in bit order.
+
+    Returns:
+        Rates, shape ``(M, 2**M)``: row m, column S; unitless, at most 1, negative where masking
+        helps, never clipped. NaN where m is in S, and where ``A(S + m)`` is 0.
+
+    Raises:
+        UndefinedMeasureError: If the last axis is no power of two of at least 2.
+
+    Example:
+        >>> utilization_rates(np.array([0.1, 0.8, 0.2, 0.8]))[0].round(3).tolist()
+        [0.875, nan, 0.75, nan]
+    """
+    accuracies = np.asarray(accuracies, dtype=np.float64)
+    M = game_size(accuracies)
+    rates = np.full((M, 2**M), np.nan)
+    for m in range(M):
+        given = _without(m, M)
+        more, less = accuracies[given | 1 << m], accuracies[given]
+        np.divide(more - less, more, out=more, where=(defined := more > 0))
+        rates[m, given] = np.where(defined, more, np.nan)
+    return rates
+
+
+def utilization_spread(rates: FloatArray) -> float:
+    """How unequally modalities are used: d_util of the rates u(m | rest).
+
+        d_util = u(m1 | m0) - u(m0 | m1) for two modalities; max - min beyond
+
+    Args:
+        rates: u(m | rest), shape ``(M,)``.
+
+    Returns:
+        The difference. For two modalities it is signed: positive means reliance on the second.
+
+    Raises:
+        UndefinedMeasureError: If there are fewer than two modalities or a rate is undefined.
+
+    Example:
+        >>> utilization_spread(np.array([0.10, 0.25]))
+        0.15
+    """
+    if len(rates) < 2 or not np.isfinite(rates).all():
+        raise UndefinedMeasureError(
+            f"d_util compares the defined rates of at least two modalities, got {rates.tolist()}"
+        )
+    if len(rates) == 2:
+        return float(rates[1] - rates[0])
+    return float(rates.max() - rates.min())
+
+
+class ConditionalUtilizationRate(Measure):
+    """u(m|S) for every modality m and every coalition S without it, and d_util.
+
+    For each class u(m|rest) alone. With more than two modalities d_util is the difference between
+    the largest and the smallest rate; which two these are is found in the same data, so where
+    resampling changes them the estimate warns.
+    """
+
+    key = "utilization"
+    title = "Conditional utilization rates"
+    unit = "fraction of accuracy"
+    bounds = (None, 1.0)
+    direction = "balanced"
+    reference = "Wu et al. 2022, arXiv:2202.05306 (by masking)"
+
+    def rows(self, sums: UnitSums) -> Iterator[LabelledEstimate]:
+        """Labels: ``quantity`` (``u`` or ``d_util``), ``modality``, ``given``, ``class``.
+
+        ``modality`` of d_util names the two it compares, larger minus smaller (for two modalities:
+        second minus first).
+        """
+        M = len(sums.modalities)
+        silent = sums.silent(None)
+        for name, index in sums.cells():
+            counts, correct = sums.counts(index), sums.correct(index)
+            n, groups = int(counts.sum()), sums.group_count(index, counts)
+            place = {int(c): at for at, c in enumerate(sums.coalitions(index))}
+            for m, modality in enumerate(sums.modalities):
+                rest = 2**M - 1 - (1 << m)
+                given = _without(m, M) if index is None else np.array([rest])
+                more = correct[:, [place[int(S) | 1 << m] for S in given]]
+                less = correct[:, [place[int(S)] for S in given]]
+                reach = 0.0 if silent[m] else 1.0
+                found = loss_intervals(less, more, counts, reach=reach) if n else None
+                for at, S in enumerate(given):
+                    if found is None:
+                        estimate = Estimate(undefined="no sample of this class")
+                    elif more[:, at].sum() == 0:
+                        whole = coalition_name(int(S) | 1 << m, sums.modalities)
+                        estimate = Estimate(undefined=f"the accuracy of {whole} is 0", n=n)
+                    else:
+                        estimate = found.estimate(at, n=n, groups=groups)
+                    labels = {
+                        "quantity": "u",
+                        "modality": modality,
+                        "given": coalition_name(int(S), sums.modalities),
+                        "class": name,
+                    }
+                    yield LabelledEstimate(labels=labels, estimate=estimate)
+            if M > 1:
+                rests = [place[2**M - 1 - (1 << m)] for m in range(M)]
+                grand = correct[:, [place[2**M - 1]] * M]
+                yield _spread_row(sums, name, correct[:, rests], grand, counts, groups)
+
+
+def _spread_row(
+    sums: UnitSums,
+    name: str,
+    without: FloatArray,
+    with_: FloatArray,
+    counts: FloatArray,
+    groups: int | None,
+) -> LabelledEstimate:
+    n = int(counts.sum())
+    two = len(sums.modalities) == 2
+    high, low = 1, 0
+    warning = None
+    if n == 0 or with_.sum() == 0:
+        pair = " - ".join(sums.modalities[::-1]) if two else "max - min"
+        reason = "the accuracy of all modalities together is 0" if n else "no sample of this class"
+        estimate = Estimate(undefined=reason, n=n)
+    else:
+        if not two:
+            kept = without.sum(axis=0)
+            high, low = int(kept.argmin()), int(kept.argmax())
+            if high == low:
+                high, low = 0, 1
+            drawn = sums.bootstrap(without)
+            same = (drawn.argmin(axis=1) == high) & (drawn.argmax(axis=1) == low)
+            if same.mean() < _STABLE:
+                warning = (
+                    f"the most and the least used modality are the same in only "
+                    f"{100 * same.mean():.0f} % of the resamples, so the spread is overstated"
+                )
+        pair = f"{sums.modalities[high]} - {sums.modalities[low]}"
+        found = difference_intervals(without, with_, counts, (high, low))
+        estimate = found.estimate(0, n=n, groups=groups, warning=warning)
+    labels = {"quantity": "d_util", "modality": pair, "given": "rest", "class": name}
+    return LabelledEstimate(labels=labels, estimate=estimate)
+
+
+def _without(m: int, M: int) -> IntArray:
+    """Coalitions that lack modality m."""
+    index = np.arange(2**M)
+    return np.asarray(index[(index >> m & 1) == 0])

@@ -1,0 +1,122 @@
+"""The labels of the measures' rows: their keys, what a reader means when one is left out, and the names of coalitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = [
+    "EMPTY",
+    "LABELS",
+    "SPREAD",
+    "UNSAID",
+    "clean",
+    "coalition_name",
+    "coalition_names",
+    "complete",
+    "others",
+    "shorten",
+]
+
+EMPTY = "none"
+"""Name of the empty coalition."""
+SPREAD = "d_util"
+"""In place of a modality: the row that compares the modalities' utilization."""
+
+LABELS: dict[str, tuple[str, ...]] = {
+    "coalitions": ("coalition", "score", "class"),
+    "responses": ("modality", "empty", "quantity", "class"),
+    "contributions": ("modality", "score", "quantity", "class"),
+    "interactions": ("modalities", "score", "class"),
+    "utilization": ("modality", "given", "class"),
+}
+"""Measure -> keys of its rows' labels."""
+
+UNSAID: dict[str, dict[str, str]] = {
+    "coalitions": {"score": "accuracy", "class": "all"},
+    "responses": {"empty": "exact", "quantity": "accuracy", "class": "all"},
+    "contributions": {"score": "accuracy", "quantity": "value", "class": "all"},
+    "interactions": {"score": "accuracy", "class": "all"},
+    "utilization": {"class": "all"},
+}
+"""Measure -> what a label means where it is not given."""
+
+
+def coalition_name(present: Iterable[str], modalities: Sequence[str]) -> str:
+    """Name a set of present modalities.
+
+    Args:
+        present: The names, in any order.
+        modalities: All names, in the order of the spec.
+
+    Returns:
+        The names in that order joined by ``+``; ``none`` for the empty coalition.
+
+    Example:
+        >>> coalition_name({"image", "audio"}, ["audio", "image"]), coalition_name([], ["audio"])
+        ('audio+image', 'none')
+    """
+    inside = set(present)
+    return "+".join(name for name in modalities if name in inside) or EMPTY
+
+
+def coalition_names(modalities: Sequence[str]) -> list[str]:
+    """Name all ``2**M`` coalitions in bit order.
+
+    Example:
+        >>> coalition_names(["audio", "image"])
+        ['none', 'audio', 'image', 'audio+image']
+    """
+    return [
+        coalition_name((name for m, name in enumerate(modalities) if index >> m & 1), modalities)
+        for index in range(2 ** len(modalities))
+    ]
+
+
+def others(modality: str, modalities: Sequence[str]) -> str:
+    """Name the coalition of all modalities but one."""
+    return coalition_name((name for name in modalities if name != modality), modalities)
+
+
+def complete(measure: str, labels: Mapping[str, str], modalities: Sequence[str]) -> dict[str, str]:
+    """Fill in the labels that were not given, and write coalitions in the order of the spec.
+
+    Args:
+        measure: Key of the measure.
+        labels: What was asked for. ``given="rest"`` means all other modalities.
+        modalities: All names, in the order of the spec.
+
+    Returns:
+        The labels to look up; a label without a default stays out.
+    """
+    filled = {**UNSAID.get(measure, {}), **labels}
+    if filled.get("given") == "rest" and "rest" not in modalities:
+        filled["given"] = others(filled.get("modality", ""), modalities)
+    for key in ("coalition", "given", "modalities"):
+        names = filled.get(key, "").split("+")
+        if len(set(names)) == len(names) and set(names) <= set(modalities):
+            filled[key] = coalition_name(names, modalities)
+    return filled
+
+
+def shorten(text: str, width: int = 24) -> str:
+    """Cut a name in the middle, so that names with a common beginning stay apart.
+
+    Example:
+        >>> shorten("a_rather_long_name_of_a_class", 13)
+        'a_rath…_class'
+    """
+    text = clean(text) or "(empty)"
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[-tail:]}"
+
+
+def clean(text: str) -> str:
+    r"""Put a foreign text on one line, without control characters that would move a terminal's cursor or turn text round.
+
+    Example:
+        >>> clean("a\x1b[2J\n  b")
+        'a [2J b'
+    """
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -1,0 +1,426 @@
+"""An audit's record as a person uses it: look numbers up, take tables out, save it, read it back.
+
+The record (:mod:`mmaudit.report.schema`) is data; ``AuditReport`` adds the folder with the per-sample tables and the ways
+out. It imports neither torch nor pandas until a table is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from mmaudit.exceptions import RecordError, UndefinedMeasureError
+from mmaudit.report.labels import SPREAD, complete
+from mmaudit.report.numbers import count, with_interval
+from mmaudit.report.schema import (
+    SCHEMA_VERSION,
+    DataRecord,
+    Estimate,
+    EvidenceRecord,
+    FailureRecord,
+    LabelledEstimate,
+    MeasureResult,
+    Note,
+    Record,
+    SubjectRecord,
+)
+from mmaudit.report.sentences import standout
+from mmaudit.report.store import copy_folder_atomic, sweep_leftovers, write_json_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["RECORD_NAME", "AuditReport"]
+
+RECORD_NAME = "report.json"
+_SAMPLES = "coalitions"
+
+
+class AuditReport:
+    """A record, and where its per-sample tables lie.
+
+    Two reports are equal when their records are, wherever their tables lie.
+
+    Args:
+        record: What the audit found.
+        folder: Folder that ``record.tables`` is relative to; ``None`` where there are no tables.
+
+    Example:
+        >>> report = AuditReport.load("runs/audit")                           # doctest: +SKIP
+        >>> report.estimate("utilization", modality="audio", given="image")   # doctest: +SKIP
+        >>> report.to_frame("contributions")                                  # doctest: +SKIP
+    """
+
+    def __init__(self, record: Record, folder: Path | str | None = None) -> None:
+        self.record = record
+        self.folder = Path(folder) if folder is not None else None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in the order of the spec."""
+        return self.record.modalities
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in order."""
+        return self.record.data.classes
+
+    @property
+    def title(self) -> str:
+        """What was audited, in a few words."""
+        return self.record.subject.title
+
+    @property
+    def subject(self) -> SubjectRecord:
+        """Model and files."""
+        return self.record.subject
+
+    @property
+    def data(self) -> DataRecord:
+        """The samples."""
+        return self.record.data
+
+    @property
+    def evidence(self) -> EvidenceRecord:
+        """How the coalitions were evaluated."""
+        return self.record.evidence
+
+    @property
+    def masks(self) -> dict[str, str]:
+        """Modality -> its mask in words."""
+        return self.record.masks
+
+    @property
+    def measures(self) -> dict[str, MeasureResult]:
+        """Measure -> its rows."""
+        return self.record.measures
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Fallbacks, warnings, information."""
+        return self.record.notes
+
+    @property
+    def failures(self) -> tuple[FailureRecord, ...]:
+        """Measures that raised."""
+        return self.record.failures
+
+    @property
+    def accuracy(self) -> Estimate:
+        """Accuracy of the whole model; undefined where it was not measured."""
+        try:
+            return self.estimate("coalitions", coalition="+".join(self.modalities))
+        except (RecordError, UndefinedMeasureError) as error:
+            return Estimate(undefined=str(error))
+
+    def measure(self, key: str) -> MeasureResult:
+        """One measure whole.
+
+        Raises:
+            UndefinedMeasureError: If it has no value here or failed; the message is the recorded reason.
+            RecordError: If the record has no such measure.
+        """
+        result = self.record.measures.get(key)
+        if result is not None and result.undefined is None:
+            return result
+        if result is not None:
+            raise UndefinedMeasureError(f"{key} has no value in this audit: {result.undefined}")
+        for failure in self.record.failures:
+            if failure.measure == key:
+                raise UndefinedMeasureError(f"{key} failed in this audit: {failure.error}")
+        has = ", ".join(self.record.measures) or "none"
+        raise RecordError(f"expected one of the measures of this audit ({has}), found '{key}'")
+
+    def rows(self, key: str, **labels: str) -> list[LabelledEstimate]:
+        """Rows of a measure that have these labels; none where the measure has no value here.
+
+        Args:
+            key: Measure.
+            **labels: Exact labels, nothing filled in.
+        """
+        result = self.record.measures.get(key)
+        rows = result.rows if result is not None else ()
+        wanted = labels.items()
+        return [row for row in rows if wanted <= row.labels.items()]
+
+    def estimate(self, key: str, /, **labels: str) -> Estimate:
+        """Look one number up.
+
+        Args:
+            key: Measure: ``coalitions``, ``responses``, ``contributions``, ``interactions``, ``utilization``.
+            **labels: Such as ``modality="audio", given="image"``. Left out, ``class`` is ``all``, ``score`` is ``accuracy``,
+                ``empty`` is ``exact`` and ``quantity`` is ``value`` (of responses ``accuracy``). ``given="rest"`` means all
+                other modalities; a coalition may be written in any order. ``class`` is a Python keyword: ``**{"class": "3"}``.
+
+        Returns:
+            The estimate; it may be undefined, with its reason.
+
+        Raises:
+            UndefinedMeasureError: If the whole measure has no value here.
+            RecordError: If there is no such measure or row.
+        """
+        result = self.measure(key)
+        filled = complete(key, labels, self.modalities)
+        found = [row for row in result.rows if filled.items() <= row.labels.items()]
+        if len(found) == 1:
+            return found[0].estimate
+        asked = ", ".join(f"{name}={value!r}" for name, value in filled.items())
+        if found:
+            free = [name for name in found[0].labels if name not in filled]
+            raise RecordError(
+                f"{key} has {len(found)} rows with {asked}: say also {', '.join(free)}"
+            )
+        raise RecordError(f"{key} has no row with {asked}; it has {_choices(result)}")
+
+    def to_frame(self, table: str, limit: int | None = None) -> pd.DataFrame:
+        """Take a table out as a tidy DataFrame.
+
+        Args:
+            table: A measure (``responses``, ``contributions``, ``interactions``, ``utilization``, ``coalitions``), or
+                ``samples``.
+            limit: At most so many rows.
+
+        Returns:
+            Of a measure: one column per label, then ``value``, ``low``, ``high``, ``n``, ``method``, ``undefined``,
+            ``warning`` and ``unit``; a value that does not exist is missing and ``undefined`` says why. Of ``samples``: one
+            row per sample, with ``sample_id``, ``position``, ``target``, ``group``, ``present[audio]`` and so on, then
+            ``correct[audio+image]``, ``loglik[...]``, ... per coalition and ``response_score_exact[audio]``, ... per
+            modality (:func:`mmaudit.report.tables.coalition_schema` has the units).
+
+        Raises:
+            UndefinedMeasureError: If the measure has no value here.
+            RecordError: If there is no such table, or it is damaged.
+        """
+        # Here and not above: pandas and pyarrow take longer to load than a record takes to read.
+        from mmaudit.report.frames import measure_frame, samples_frame
+
+        if table == "samples":
+            return samples_frame(self.table(_SAMPLES), self.modalities, limit)
+        return measure_frame(self.measure(table), limit)
+
+    def table(self, name: str) -> Path:
+        """Folder of a table's shards.
+
+        Raises:
+            RecordError: If the audit kept no such table, or its folder is missing.
+        """
+        relative = self.record.tables.get(name)
+        if relative is None or self.folder is None:
+            raise RecordError(
+                f"this report has no table '{name}'; load it from the folder in which the audit wrote its tables"
+            )
+        folder = self.folder / relative
+        if not folder.resolve().is_relative_to(self.folder.resolve()):
+            raise RecordError(
+                f"table '{name}' lies at '{relative}', outside the folder of its record"
+            )
+        if not folder.is_dir():
+            raise RecordError(f"table '{name}' is missing: expected the folder {folder}")
+        return folder
+
+    def summary(self) -> list[str]:
+        """At most three sentences on what stands out, each with its number and interval."""
+        return standout(self.record)
+
+    def figures(self) -> dict[str, Any]:
+        """Draw all figures that this report has numbers for.
+
+        Returns:
+            Key -> plotly ``Figure``, in the order of the pages.
+        """
+        # By name, because the report lies below figures and export and must not import them.
+        draw_all = importlib.import_module("mmaudit.figures").draw_all
+        figures: dict[str, Any] = draw_all(self)
+        return figures
+
+    def html(self, path: Path | str) -> Path:
+        """Write the report as one file that opens offline.
+
+        Args:
+            path: The file to write; an existing one is replaced.
+
+        Returns:
+            The path.
+        """
+        target = Path(path)
+        importlib.import_module("mmaudit.export.html").write_html(self, target)
+        return target
+
+    def save(self, folder: Path | str, *, overwrite: bool = False) -> Path:
+        """Write the record, and copy its tables where they lie elsewhere; all or nothing.
+
+        The record comes last: a folder that has a ``report.json`` has a whole audit.
+
+        Args:
+            folder: Where to; made if missing.
+            overwrite: Replace the audit that is there. It stays valid until the new one is whole.
+
+        Returns:
+            Path of the ``report.json``.
+
+        Raises:
+            RecordError: If an audit is there already, or writing fails.
+        """
+        target = Path(folder)
+        path = target / RECORD_NAME
+        if path.exists() and not overwrite:
+            raise RecordError(
+                f"{path} exists already; choose another folder, or overwrite it (overwrite=True)"
+            )
+        sweep_leftovers(target)
+        before = _tables_of(path)
+        tables: dict[str, str] = {}
+        copied: list[Path] = []
+        try:
+            for name in self.record.tables if self.folder is not None else ():
+                source = self.table(name)
+                if source.resolve().parent == target.resolve():
+                    tables[name] = source.name
+                    continue
+                place = _free_name(target, source.name, self.record.report_id)
+                copy_folder_atomic(source, place)
+                copied.append(place)
+                tables[name] = place.name
+            record = self.record.model_copy(update={"tables": tables})
+            write_json_atomic(path, _as_json(record))
+        except RecordError:
+            # A record that is in place, though perhaps not yet flushed, keeps its tables.
+            for place in copied:
+                if place.name not in _tables_of(path):
+                    shutil.rmtree(place, ignore_errors=True)
+            raise
+        for old in before - set(tables.values()):
+            shutil.rmtree(target / old, ignore_errors=True)
+        return path
+
+    @classmethod
+    def load(cls, path: Path | str) -> AuditReport:
+        """Read a report back.
+
+        Args:
+            path: Its folder, or its ``report.json``.
+
+        Raises:
+            RecordError: If it is missing, damaged, or of an unknown version.
+        """
+        given = Path(path)
+        file = given / RECORD_NAME if given.is_dir() else given
+        if not file.is_file():
+            hint = (
+                " (was the audit interrupted? run it again with --resume)" if given.is_dir() else ""
+            )
+            raise RecordError(f"no report at {file}: expected a folder with a {RECORD_NAME}{hint}")
+        return cls(_parse(file), file.parent)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AuditReport):
+            return NotImplemented
+        return self._what_was_found() == other._what_was_found()
+
+    def __hash__(self) -> int:
+        return hash(self.record.report_id)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.modalities)
+        accuracy = with_interval(self.accuracy, 3)
+        return (
+            f"<AuditReport '{self.title}': {names}; {count(self.data.samples)} samples, "
+            f"accuracy {accuracy}; {len(self.measures)} measures, {len(self.failures)} failures>"
+        )
+
+    def _repr_html_(self) -> str:
+        text: str = importlib.import_module("mmaudit.export.html").notebook_html(self)
+        return text
+
+    def _what_was_found(self) -> Record:
+        return self.record.model_copy(update={"tables": dict.fromkeys(self.record.tables, "")})
+
+
+def _choices(result: MeasureResult) -> str:
+    """The values that each label takes, for the message about a row that is not there."""
+    values: dict[str, dict[str, None]] = {}
+    for row in result.rows:
+        for name, value in row.labels.items():
+            values.setdefault(name, {})[value] = None
+    parts = []
+    for name, seen in values.items():
+        shown = [value for value in seen if value != SPREAD][:6]
+        parts.append(f"{name} {', '.join(shown)}{', ...' if len(seen) > len(shown) else ''}")
+    return "; ".join(parts) or "no rows"
+
+
+def _free_name(target: Path, name: str, report_id: str) -> Path:
+    """A name for a table's folder that nobody has, so that the audit that is there stays whole until the end."""
+    safe = "".join(letter for letter in report_id if letter.isalnum())[:12] or "new"
+    tail, number = "", 1
+    while (target / f"{name}{tail}").exists():
+        tail = f"-{safe}" if number == 1 else f"-{safe}-{number}"
+        number += 1
+    return target / f"{name}{tail}"
+
+
+def _tables_of(path: Path) -> set[str]:
+    """Folders of the tables of the record that is there; none of a record that cannot be read."""
+    if not path.exists():
+        return set()
+    try:
+        tables = _parse(path).tables.values()
+    except RecordError:
+        return set()
+    return {name for name in tables if Path(name).name == name and name not in ("", ".", "..")}
+
+
+def _as_json(record: Record) -> Any:
+    try:
+        return record.model_dump(mode="json")
+    except PydanticSerializationError as error:
+        raise RecordError(f"the record cannot be written as JSON: {error}") from error
+
+
+def _parse(file: Path) -> Record:
+    try:
+        value = json.loads(file.read_bytes(), parse_constant=_not_a_number, parse_float=_finite)
+    except OSError as error:
+        raise RecordError(f"cannot read {file}: {error.strerror or error}") from error
+    except RecordError as error:
+        raise RecordError(f"{file} is no report: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise RecordError(
+            f"{file} is damaged or truncated: not readable as JSON ({error})"
+        ) from error
+    if not isinstance(value, Mapping) or "schema_version" not in value:
+        raise RecordError(
+            f"{file} is no report: expected a mapping with 'schema_version', found {type(value).__name__}"
+        )
+    version = value["schema_version"]
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise RecordError(
+            f"{file} has version {version!r:.40}; this mmaudit reads version {SCHEMA_VERSION}: use the mmaudit that wrote it"
+        )
+    try:
+        return Record.model_validate(value)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        first = faults[0]
+        where = ".".join(str(step) for step in first["loc"])
+        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise RecordError(f"{file} is no whole report: {where}: {first['msg']}{more}") from error
+
+
+def _not_a_number(text: str) -> float:
+    raise RecordError(f"it holds {text}, and a record holds finite numbers only")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise RecordError(f"it holds {text}, which is too large for a number")
+    return value

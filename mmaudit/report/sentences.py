@@ -1,0 +1,140 @@
+"""What a record says in sentences: facts with their numbers, no verdicts.
+
+The terminal, the pages and the notebook all take their words from here, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from mmaudit.report.labels import complete, shorten
+from mmaudit.report.numbers import NO_RESPONSE, with_interval
+from mmaudit.report.schema import Estimate, Record
+
+__all__ = ["find", "masks_text", "standout"]
+
+_MOST = 3
+
+
+def find(record: Record, measure: str, **labels: str) -> Estimate | None:
+    """Look one estimate up; ``None`` where the record has none. Labels are filled in as in ``AuditReport.estimate``."""
+    result = record.measures.get(measure)
+    if result is None:
+        return None
+    wanted = complete(measure, labels, record.modalities).items()
+    return next((row.estimate for row in result.rows if wanted <= row.labels.items()), None)
+
+
+def masks_text(record: Record) -> str:
+    """How modalities were made absent: one phrase where all have the same mask."""
+    masks = {name: record.masks.get(name, "unknown") for name in record.modalities}
+    if len(set(masks.values())) == 1:
+        return next(iter(masks.values()))
+    return ", ".join(f"{name}: {mask}" for name, mask in masks.items())
+
+
+def standout(record: Record) -> list[str]:
+    """Say what stands out.
+
+    Returns:
+        At most three sentences, the most telling first: the largest contribution, the modality that costs least once the
+        others are there, the one that helps when masked, responses that are nothing, the strongest interaction. Empty
+        where the record has no numbers to support any.
+    """
+    sentences = [
+        text
+        for text in (
+            _largest(record),
+            _spare(record),
+            _silent(record),
+            _together(record),
+        )
+        if text
+    ]
+    return sentences[:_MOST]
+
+
+def _largest(record: Record) -> str | None:
+    """The contributions, largest first, as far as they are apart."""
+    found = [(name, find(record, "contributions", modality=name)) for name in record.modalities]
+    known = [(name, e) for name, e in found if e is not None and e.value is not None]
+    if not known:
+        return None
+    known.sort(key=lambda pair: -(pair[1].value or 0.0))
+    name, top = known[0]
+    if len(known) == 1:
+        return f"{_said(name)} contributes {with_interval(top)} of accuracy."
+    last_name, last = known[-1]
+    if top.low is not None and last.high is not None and top.low <= last.high:
+        return (
+            f"The intervals of the contributions overlap: {_said(name)} {with_interval(top)}, "
+            f"{_said(last_name)} {with_interval(last)} of accuracy."
+        )
+    return (
+        f"{_said(name)} contributes most to the accuracy, {with_interval(top)}; "
+        f"{_said(last_name)} contributes least, {with_interval(last)}."
+    )
+
+
+def _spare(record: Record) -> str | None:
+    """The modality whose masking costs least once all others are there."""
+    if len(record.modalities) < 2:
+        return None
+    found = [
+        (name, find(record, "utilization", modality=name, given="rest"))
+        for name in record.modalities
+    ]
+    known = [(name, e) for name, e in found if e is not None and e.value is not None]
+    if not known:
+        return None
+    name, least = min(known, key=lambda pair: pair[1].value or 0.0)
+    rest = [other for other in record.modalities if other != name]
+    there = f"{_said(rest[0])} is there" if len(rest) == 1 else "all others are there"
+    if least.high is not None and least.high < 0:
+        gain = _opposite(least)
+        return f"Masking {_said(name)} raises the accuracy by {with_interval(gain)} of it once {there}."
+    return f"Masking {_said(name)} costs {with_interval(least)} of the accuracy once {there}."
+
+
+def _silent(record: Record) -> str | None:
+    silent = []
+    for name in record.modalities:
+        estimate = find(record, "responses", modality=name)
+        if estimate is not None and NO_RESPONSE in (estimate.undefined or ""):
+            silent.append(name)
+    if not silent:
+        return None
+    return f"The model's response to {' and '.join(map(_said, silent))} is numerically nothing."
+
+
+def _together(record: Record) -> str | None:
+    """The pair whose interaction is farthest from zero, where its interval excludes zero."""
+    result = record.measures.get("interactions")
+    best: tuple[str, Estimate] | None = None
+    for row in result.rows if result is not None else ():
+        if row.labels.get("score") != "accuracy" or row.labels.get("class") != "all":
+            continue
+        e = row.estimate
+        if e.value is None or e.low is None or e.high is None or e.low <= 0 <= e.high:
+            continue
+        if best is None or abs(e.value) > abs(best[1].value or 0.0):
+            best = (row.labels.get("modalities", ""), e)
+    if best is None:
+        return None
+    names = " and ".join(map(_said, best[0].split("+")))
+    if (best[1].value or 0.0) > 0:
+        return (
+            f"{names} are worth {with_interval(best[1])} of accuracy more together than one by one."
+        )
+    less = with_interval(_opposite(best[1]))
+    return f"{names} overlap: together they are worth {less} of accuracy less than one by one."
+
+
+def _opposite(estimate: Estimate) -> Estimate:
+    """The same number told with the opposite sign."""
+    value, low, high = (
+        None if end is None else -end for end in (estimate.value, estimate.high, estimate.low)
+    )
+    return estimate.model_copy(update={"value": value, "low": low, "high": high})
+
+
+def _said(name: str) -> str:
+    return shorten(name, 40)

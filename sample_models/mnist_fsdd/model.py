@@ -1,0 +1,32 @@
+"""Late fusion for MNIST x FSDD, and its encoders alone."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from torch import nn
+
+from sample_models.encoders import LateFusion, Unimodal, conv_encoder
+
+__all__ = ["Kind", "build"]
+
+Kind: TypeAlias = Literal["late", "audio", "image"]
+
+_CHANNELS, _WIDTH, _CLASSES = (12, 24, 40), 48, 10
+
+
+def build(kind: Kind = "late") -> nn.Module:
+    """A model without its weights.
+
+    Args:
+        kind: ``late`` takes ``(audio, image)``; ``audio`` and ``image`` take their own input.
+    """
+    if kind == "late":
+        return LateFusion(_encoder(), _encoder(), _WIDTH, _CLASSES)
+    if kind in ("audio", "image"):
+        return Unimodal(_encoder(), _WIDTH, _CLASSES)
+    raise ValueError(f"unknown kind '{kind}'; expected late, audio or image")
+
+
+def _encoder() -> nn.Sequential:
+    return conv_encoder(_CHANNELS, grid=(4, 4), width=_WIDTH)

@@ -1,0 +1,449 @@
+"""Reports as an audit writes them, made from invented answers: for the tests of all that reads records.
+
+Nothing here uses the measures: values come from a plain loop over coalitions, intervals from the normal approximation.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmaudit.report import AuditReport
+from mmaudit.report.labels import coalition_name, coalition_names, others
+from mmaudit.report.schema import (
+    DataRecord,
+    Estimate,
+    EvidenceRecord,
+    FailureRecord,
+    FileRecord,
+    LabelledEstimate,
+    MeasureResult,
+    ModuleRecord,
+    Note,
+    Record,
+    StructureRecord,
+    SubjectRecord,
+)
+from mmaudit.report.tables import coalition_schema
+
+HOSTILE = (
+    "</script><script>document.title='pwned'</script>\"'><img src=x onerror=alert(1)>{{7*7}}%{y}"
+)
+STRENGTHS = {"audio": 0.16, "image": 0.93, "text": 0.45, "depth": 0.3, "touch": 0.05, "pose": 0.0}
+
+
+class Answers:
+    """Invented answers of a model: ``correct`` and ``loglik`` of shape ``(n, 2**M)``, ``target`` of shape ``(n,)``."""
+
+    def __init__(
+        self, modalities: Sequence[str], classes: int, samples: int, seed: int = 0
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        M = len(modalities)
+        strength = np.array([STRENGTHS.get(name, 0.4) for name in modalities])
+        self.target = rng.integers(0, classes, samples).astype(np.int32)
+        # Each modality knows each sample or not; without any, the model always says class 0.
+        knows = rng.random((samples, M)) < strength
+        present = (np.arange(2**M)[:, None] >> np.arange(M)) & 1
+        known = (knows[:, None, :] & present[None].astype(bool)).any(-1)
+        self.correct = (known | (self.target == 0)[:, None]).astype(np.uint8)
+        self.loglik = np.where(self.correct, -0.1, -3.0) - 0.05 * rng.random((samples, 1))
+        self.response = knows | (self.target == 0)[:, None]
+
+
+def make_report(
+    modalities: Sequence[str] = ("audio", "image"),
+    *,
+    classes: Sequence[str] = tuple("0123456789"),
+    samples: int = 600,
+    silent: Sequence[str] = ("pose",),
+    folder: Path | None = None,
+    title: str = "audio-visual digits, late fusion",
+    seed: int = 0,
+    per_class: bool = True,
+) -> AuditReport:
+    """A full report; with a folder, also its table of samples."""
+    answers = Answers(modalities, len(classes), samples, seed)
+    tables = {}
+    if folder is not None:
+        write_table(folder / "coalitions", answers, len(modalities), len(classes))
+        tables = {"coalitions": "coalitions"}
+    groups = {"all": np.ones(samples, bool)}
+    if per_class:
+        groups |= {name: answers.target == k for k, name in enumerate(classes)}
+    measures = {
+        "coalitions": _coalitions(answers, modalities, groups),
+        "responses": _responses(answers, modalities, groups, silent),
+        "contributions": _contributions(answers, modalities, groups),
+        "interactions": _interactions(answers, modalities),
+        "utilization": _utilization(answers, modalities, groups),
+    }
+    counts = tuple(int((answers.target == k).sum()) for k in range(len(classes)))
+    return AuditReport(
+        _record(modalities, classes, samples, counts, title).model_copy(
+            update={"measures": measures, "tables": tables}
+        ),
+        folder,
+    )
+
+
+def empty_report(modalities: Sequence[str] = ("audio", "image")) -> AuditReport:
+    """A report none of whose measures has a value: three undefined, two failed."""
+    reason = "no sample has a target"
+    measures = {
+        key: MeasureResult(key=key, title=key, unit="", undefined=reason)
+        for key in ("coalitions", "responses", "contributions")
+    }
+    failures = tuple(
+        FailureRecord(measure=key, error="ZeroDivisionError: division by zero")
+        for key in ("interactions", "utilization")
+    )
+    record = _record(modalities, ("0", "1"), 0, (0, 0), "a model without answers")
+    return AuditReport(record.model_copy(update={"measures": measures, "failures": failures}))
+
+
+def undefined_rows_report() -> AuditReport:
+    """A report whose measures exist, but every row of which is undefined."""
+    full = make_report(samples=40)
+    measures = {
+        key: result.model_copy(
+            update={
+                "rows": tuple(
+                    row.model_copy(update={"estimate": Estimate(undefined="accuracy is 0")})
+                    for row in result.rows
+                )
+            }
+        )
+        for key, result in full.measures.items()
+    }
+    return AuditReport(full.record.model_copy(update={"measures": measures}))
+
+
+def hostile_report(folder: Path | None = None) -> AuditReport:
+    """Names, paths and messages that would run if a page forgot to escape them."""
+    names = (f"a{HOSTILE}", "im<b>age</b>")
+    classes = (HOSTILE, "</title></style><script>alert(2)</script>", "javascript:alert(3)")
+    report = make_report(names, classes=classes, samples=90, title=HOSTILE, folder=folder)
+    record = report.record
+    structure = record.subject.structure.model_copy(
+        update={"fusion": HOSTILE, "unknown": (HOSTILE,)}
+    )
+    return AuditReport(
+        record.model_copy(
+            update={
+                "subject": record.subject.model_copy(
+                    update={
+                        "model": HOSTILE,
+                        "structure": structure,
+                        "files": (FileRecord(path=HOSTILE, sha256=HOSTILE, bytes=1, role=HOSTILE),),
+                    }
+                ),
+                "notes": (Note(kind="warning", topic="loading", text=f"[red]{HOSTILE}[/red] [/]"),),
+                "failures": (FailureRecord(measure=HOSTILE, error=HOSTILE),),
+                "masks": dict.fromkeys(names, HOSTILE),
+                "spec": {HOSTILE: [HOSTILE]},
+                "environment": {HOSTILE: HOSTILE},
+                "settings": {HOSTILE: HOSTILE},
+            }
+        ),
+        folder,
+    )
+
+
+def write_table(folder: Path, answers: Answers, modalities: int, classes: int) -> None:
+    """Write the coalition table of invented answers in two shards."""
+    n, S = answers.correct.shape
+    schema = coalition_schema(modalities, classes)
+    response = answers.response.astype(np.float32)
+    values: dict[str, Callable[[slice], object]] = {
+        "sample_id": lambda part: [f"sample {i}" for i in range(n)[part]],
+        "position": lambda part: np.arange(n)[part],
+        "target": lambda part: answers.target[part],
+        "group": lambda part: [None] * len(range(n)[part]),
+        "present": lambda part: np.full(n, 2**modalities - 1, np.int32)[part],
+        "prediction": lambda part: np.where(answers.correct, answers.target[:, None], 0)[part],
+        "correct": lambda part: answers.correct[part],
+        "loglik": lambda part: answers.loglik[part],
+        "confidence": lambda part: np.exp(answers.loglik)[part],
+        "entropy": lambda part: np.full((n, S), 0.5)[part],
+    }
+    folder.mkdir(parents=True)
+    for number, part in enumerate((slice(0, n // 2), slice(n // 2, n))):
+        columns = []
+        for field in schema:
+            if field.name in values:
+                raw = values[field.name](part)
+            elif field.name.startswith("response_prediction"):
+                raw = np.zeros((n, modalities))[part]
+            else:
+                raw = response[part]
+            if pa.types.is_fixed_size_list(field.type):
+                flat = pa.array(np.asarray(raw).reshape(-1)).cast(field.type.value_type)
+                columns.append(pa.FixedSizeListArray.from_arrays(flat, field.type.list_size))
+            else:
+                columns.append(pa.array(raw, field.type))
+        table = pa.table(columns, schema=schema)
+        pq.write_table(table, folder / f"part-{number:05d}.parquet", write_page_checksum=True)
+
+
+def _record(
+    modalities: Sequence[str],
+    classes: Sequence[str],
+    samples: int,
+    counts: tuple[int, ...],
+    title: str,
+) -> Record:
+    modules = [
+        ModuleRecord(
+            name="",
+            type="LateFusion",
+            modalities=tuple(modalities),
+            calls=1,
+            role="container",
+            parameters=90_000,
+        )
+    ]
+    for name in modalities:
+        modules.append(
+            ModuleRecord(
+                name=f"{name}_encoder",
+                type="Sequential",
+                modalities=(name,),
+                calls=1,
+                role="encoder",
+                parameters=38_410,
+            )
+        )
+    modules.append(
+        ModuleRecord(
+            name="head.0",
+            type="Linear",
+            modalities=tuple(modalities),
+            calls=1,
+            role="fusion",
+            parameters=4_224,
+        )
+    )
+    return Record(
+        report_id="5f1c3a9e0b7d",
+        created=datetime(2026, 11, 21, 9, 30, tzinfo=UTC),
+        mmaudit_version="0.1.0",
+        modalities=tuple(modalities),
+        subject=SubjectRecord(
+            title=title,
+            model="sample_models.digits:build",
+            parameters=90_000,
+            files=(
+                FileRecord(
+                    path="late.safetensors", sha256="ab" * 32, bytes=361_512, role="checkpoint"
+                ),
+                FileRecord(path="audit.yaml", sha256="cd" * 32, bytes=812, role="audit file"),
+            ),
+            structure=StructureRecord(
+                modules=tuple(modules),
+                encoders={name: (f"{name}_encoder",) for name in modalities},
+                fusion="head.0",
+                latent="input of head.2",
+                head="head.2",
+            ),
+        ),
+        masks=dict.fromkeys(modalities, "zero"),
+        spec={
+            "modalities": {
+                name: {"inputs": {name: name}, "mask": {name: "zero"}} for name in modalities
+            }
+        },
+        data=DataRecord(
+            source="digits.npz, rows 1200:1800",
+            samples=samples,
+            classes=tuple(classes),
+            class_counts=counts,
+            fingerprint="ef" * 32,
+            present=dict.fromkeys(modalities, samples),
+        ),
+        evidence=EvidenceRecord(
+            coalitions=2 ** len(modalities),
+            method="packed",
+            passes=1.04,
+            verified_rows=96,
+            largest_difference=2.4e-7,
+            batch_size=64,
+            seconds=3.2,
+        ),
+        environment={"python": "3.11.7", "torch": "2.13.0", "platform": "Linux-6.18-x86_64"},
+        settings={"seed": 0, "device": "cpu", "precision": "float32", "replicates": 2000},
+        notes=(
+            Note(
+                kind="information",
+                topic="loading",
+                text="the prefix 'model.' was stripped from 24 keys",
+            ),
+        ),
+    )
+
+
+def _mean(values: np.ndarray, method: str = "bootstrap over samples") -> Estimate:
+    n = len(values)
+    if n == 0:
+        return Estimate(undefined="no sample of this class")
+    value = float(values.mean())
+    half = 1.96 * float(values.std()) / math.sqrt(n)
+    warning = f"only {n} samples: the interval may be too narrow" if n < 50 else None
+    return Estimate(
+        value=value, low=value - half, high=value + half, n=n, method=method, warning=warning
+    )
+
+
+def _row(estimate: Estimate, **labels: str) -> LabelledEstimate:
+    return LabelledEstimate(labels={k.rstrip("_"): v for k, v in labels.items()}, estimate=estimate)
+
+
+def _result(
+    key: str, unit: str, rows: list[LabelledEstimate], reference: str = ""
+) -> MeasureResult:
+    return MeasureResult(
+        key=key, title=key.capitalize(), unit=unit, rows=tuple(rows), reference=reference
+    )
+
+
+def _shapley(values: np.ndarray, M: int) -> np.ndarray:
+    """Per sample ``(n, 2**M)`` to ``(n, M)``, by the definition over orders."""
+    result = np.zeros((len(values), M))
+    for order in itertools.permutations(range(M)):
+        done = 0
+        for m in order:
+            result[:, m] += values[:, done | 1 << m].astype(float) - values[:, done]
+            done |= 1 << m
+    return result / math.factorial(M)
+
+
+def _coalitions(
+    answers: Answers, modalities: Sequence[str], groups: dict[str, np.ndarray]
+) -> MeasureResult:
+    rows = []
+    for cls, mask in groups.items():
+        for index, name in enumerate(coalition_names(modalities)):
+            rows.append(
+                _row(
+                    _mean(answers.correct[mask, index], "Wilson"),
+                    coalition=name,
+                    score="accuracy",
+                    class_=cls,
+                )
+            )
+            if cls == "all":
+                rows.append(
+                    _row(
+                        _mean(answers.loglik[:, index]),
+                        coalition=name,
+                        score="log-likelihood",
+                        class_=cls,
+                    )
+                )
+    return _result("coalitions", "accuracy or nats", rows)
+
+
+def _responses(
+    answers: Answers,
+    modalities: Sequence[str],
+    groups: dict[str, np.ndarray],
+    silent: Sequence[str],
+) -> MeasureResult:
+    rows = []
+    for (cls, mask), (m, name), empty in itertools.product(
+        groups.items(), enumerate(modalities), ("exact", "zero")
+    ):
+        nothing = Estimate(
+            undefined="no response: the largest entry is 3e-9 of the scale of the logits"
+        )
+        score = answers.response[mask, m].astype(float)
+        accuracy = nothing if name in silent else _mean(score, "Wilson")
+        nll = nothing if name in silent else _mean(2.3 - 2.0 * score)
+        rows.append(_row(accuracy, modality=name, empty=empty, quantity="accuracy", class_=cls))
+        rows.append(_row(nll, modality=name, empty=empty, quantity="nll", class_=cls))
+    return _result("responses", "accuracy or nats", rows, "Li et al. 2023")
+
+
+def _contributions(
+    answers: Answers, modalities: Sequence[str], groups: dict[str, np.ndarray]
+) -> MeasureResult:
+    rows = []
+    M = len(modalities)
+    for score, values in (("accuracy", answers.correct), ("log-likelihood", answers.loglik)):
+        per_sample = _shapley(values, M)
+        for (cls, mask), (m, name) in itertools.product(groups.items(), enumerate(modalities)):
+            value = _mean(per_sample[mask, m])
+            rows.append(_row(value, modality=name, score=score, quantity="value", class_=cls))
+            total = float(per_sample[mask].sum(1).mean()) if mask.any() else 0.0
+            if abs(total) < 1e-9 or value.value is None:
+                share = Estimate(undefined="the modalities together change nothing")
+            else:
+                share = Estimate(value=value.value / total, n=value.n, method="no interval")
+            rows.append(_row(share, modality=name, score=score, quantity="share", class_=cls))
+    return _result("contributions", "accuracy or nats", rows, "Shapley 1953")
+
+
+def _interactions(answers: Answers, modalities: Sequence[str]) -> MeasureResult:
+    rows = []
+    for a, b in itertools.combinations(range(len(modalities)), 2):
+        v = answers.correct.astype(float)
+        # Alone against nothing: enough of a game for drawing.
+        value = v[:, 1 << a | 1 << b] - v[:, 1 << a] - v[:, 1 << b] + v[:, 0]
+        pair = coalition_name((modalities[a], modalities[b]), modalities)
+        rows.append(_row(_mean(value), modalities=pair, score="accuracy", class_="all"))
+    return _result("interactions", "accuracy", rows)
+
+
+def _utilization(
+    answers: Answers, modalities: Sequence[str], groups: dict[str, np.ndarray]
+) -> MeasureResult:
+    rows = []
+    names = coalition_names(modalities)
+    for m, name in enumerate(modalities):
+        for cls, mask in groups.items():
+            for index, given in enumerate(names):
+                if index >> m & 1 or (cls != "all" and given != others(name, modalities)):
+                    continue
+                rows.append(
+                    _row(
+                        _rate(answers.correct[mask], index | 1 << m, index),
+                        modality=name,
+                        given=given,
+                        class_=cls,
+                    )
+                )
+    if len(modalities) > 1:
+        last = [r.estimate.value or 0.0 for r in rows if r.labels["class"] == "all"][-1]
+        rows.append(
+            _row(
+                Estimate(value=last, n=len(answers.target)),
+                modality="d_util",
+                given="-",
+                class_="all",
+            )
+        )
+    return _result("utilization", "fraction of accuracy", rows, "Wu et al. 2022")
+
+
+def _rate(correct: np.ndarray, with_m: int, without: int) -> Estimate:
+    if len(correct) == 0 or correct[:, with_m].mean() == 0:
+        return Estimate(undefined="accuracy is 0", n=len(correct))
+    accuracy = float(correct[:, with_m].mean())
+    difference = _mean(correct[:, with_m].astype(float) - correct[:, without])
+    assert (
+        difference.value is not None and difference.low is not None and difference.high is not None
+    )
+    return Estimate(
+        value=difference.value / accuracy,
+        low=difference.low / accuracy,
+        high=difference.high / accuracy,
+        n=len(correct),
+        method="bootstrap over samples",
+    )
