@@ -282,7 +282,9 @@ def _read(path: Path, role: str) -> tuple[WeightsFile, list[_Stamp]]:
         return _read_known(file, kind, role)
     except CheckpointError:
         raise
-    except (OSError, MemoryError, ValueError, TypeError, RuntimeError) as error:
+    except (
+        Exception
+    ) as error:  # whatever a damaged file makes of its reader, it is one sentence here
         raise CheckpointError(
             f"{shown(file)} cannot be read ({type(error).__name__}); copy or download it again."
         ) from error

@@ -29,6 +29,7 @@ from mmaudit.report.schema import ModuleRecord, StructureRecord
 
 __all__ = ["EncoderCall", "Structure", "find_structure", "inspect_structure", "mask_functions"]
 
+_MORE_ROWS = 8
 _ROWS = 3
 """Samples that a structure is found on; enough to see which dimension runs over them."""
 
@@ -149,6 +150,7 @@ class _Finder:
             torch.manual_seed(1)
             again = self._observe(small, small.whole)
         stochastic = not _same(base.output, again.output)
+        self.sometimes = self._called_elsewhere(base) if interact is None else set()
         structure = Structure(StructureRecord(stochastic=stochastic), rows_matter=interact, dims=self.batch.dims)
         if stochastic:
             self.unknown.append("The model is stochastic in evaluation mode: two runs on the same batch differ.")
@@ -199,6 +201,15 @@ class _Finder:
                     return small, None
                 return batch, "the output of one sample depends on the others in its batch"
         return small, None
+
+    def _called_elsewhere(self, base: _Observation) -> set[str]:
+        """Modules that are called for other samples than the few looked at, such as experts behind a router."""
+        if self.batch.n <= _ROWS:
+            return set()
+        more = self.batch.rows(torch.arange(_ROWS, min(self.batch.n, _ROWS + _MORE_ROWS)))
+        with preserved_rng():
+            seen = self._observe(more, more.whole)
+        return {name for name, _ in seen.order} - {name for name, _ in base.order}
 
     def _observe(self, batch: MaskedBatch, data: Any) -> _Observation:
         """Run a forward and keep what every call returned."""
@@ -264,7 +275,7 @@ class _Finder:
                 which = ", ".join(name for m, name in enumerate(names) if bits >> m & 1)
                 fallback = f"forward reads values of {which} into Python"
         context_read = any(bits >> self.M and not keys & set(stack) for bits, stack in first.leaks)
-        roles = _Roles(self.model, self.spec, first, observed, encoder_calls, self.unknown)
+        roles = _Roles(self.model, self.spec, first, observed, encoder_calls, self.unknown, self.sometimes)
         structure = replace(
             structure,
             record=roles.record(),
@@ -390,7 +401,9 @@ class _Roles:
         observed: dict[CallKey, int],
         encoder_calls: list[EncoderCall],
         unknown: list[str],
+        sometimes: set[str],
     ) -> None:
+        self.sometimes = sometimes
         self.model, self.spec, self.first, self.unknown = model, spec, first, unknown
         self.everything = (1 << len(spec.names)) - 1
         self.encoder_calls = encoder_calls
@@ -408,6 +421,8 @@ class _Roles:
         encoders: dict[str, list[str]] = {name: [] for name in self.spec.names}
         by_module: dict[str, set[int]] = {}
         for encoder in self.encoder_calls:
+            if encoder.key[0] == head:  # of a model that ignores all modalities but one
+                continue
             encoders[self.spec.names[encoder.modality]].append(encoder.key[0])
             by_module.setdefault(encoder.key[0], set()).add(encoder.modality)
         encoders = {name: list(dict.fromkeys(found)) for name, found in encoders.items()}
@@ -415,7 +430,9 @@ class _Roles:
         for name, module in modules.items():
             own = [p for n, p in parameters.items() if n == name or n.startswith(f"{name}.") or not name]
             inner = [n for n in counts if n.startswith(f"{name}.")] if name else list(counts)
-            if name not in counts:
+            if name in self.sometimes:
+                label, role = self.everything, "fusion"
+            elif name not in counts:
                 met = 0
                 for bits in own:
                     met |= bits or 0
@@ -446,6 +463,8 @@ class _Roles:
                     parameters=sum(p.numel() for p in module.parameters()),
                 )
             )
+        if self.sometimes:
+            self.unknown.append(f"Called for some samples only, taken to see everything: {', '.join(sorted(self.sometimes)[:6])}.")
         idle = [row.name for row in rows if row.role == "unused" and row.parameters]
         if idle:
             self.unknown.append(f"Never called on the samples tried: {', '.join(idle[:6])}{', ...' if len(idle) > 6 else ''}.")

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmaudit.checkpoint.model import intercepted, version_of
+from mmaudit.masking.paths import tensor_paths
 
 __all__ = ["Call", "CallKey", "Trace", "output_tensors", "trace"]
 
@@ -79,14 +80,8 @@ class Trace:
 
 
 def output_tensors(value: Any) -> list[Tensor]:
-    """Tensors in what a module returned, in a fixed order; looks into containers, dataclasses and packed sequences."""
-    found = []
-    for leaf in tree_leaves(value):
-        if isinstance(leaf, Tensor):
-            found.append(leaf)
-        elif hasattr(leaf, "__dict__") and not isinstance(leaf, (nn.Module, type)):
-            found += [item for item in tree_leaves(dict(vars(leaf))) if isinstance(item, Tensor)]
-    return found
+    """Tensors in what a module returned, in a fixed order; looks into containers, dataclasses and output objects."""
+    return [value] if isinstance(value, Tensor) else list(tensor_paths(value).values())
 
 
 def trace(

@@ -6,16 +6,15 @@ objects come back in their own form.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from mmaudit.checkpoint.model import intercepted
 from mmaudit.checkpoint.tracing import CallKey, output_tensors
+from mmaudit.masking.paths import tensor_paths, with_values
 
 __all__ = ["CallsDifferError", "Recorded", "recorded", "replaced", "with_tensors"]
 
@@ -85,18 +84,4 @@ def replaced(model: nn.Module, values: Mapping[CallKey, Any]) -> Iterator[None]:
 
 def with_tensors(value: Any, tensors: Sequence[Tensor]) -> Any:
     """The same container with other tensors in the order of ``output_tensors``."""
-    stock = iter(tensors)
-    leaves, shape = tree_flatten(value)
-    return tree_unflatten([_leaf(leaf, stock) for leaf in leaves], shape)
-
-
-def _leaf(leaf: Any, stock: Iterator[Tensor]) -> Any:
-    if isinstance(leaf, Tensor):
-        return next(stock)
-    if hasattr(leaf, "__dict__") and not isinstance(leaf, (nn.Module, type)) and output_tensors(leaf):
-        inner, shape = tree_flatten(dict(vars(leaf)))
-        fresh = copy.copy(leaf)
-        for name, item in tree_unflatten([next(stock) if isinstance(i, Tensor) else i for i in inner], shape).items():
-            object.__setattr__(fresh, name, item)
-        return fresh
-    return leaf
+    return tensors[0] if isinstance(value, Tensor) else with_values(value, dict(zip(tensor_paths(value), tensors, strict=True)))

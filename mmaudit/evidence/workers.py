@@ -189,13 +189,19 @@ def _worker_processes(iterator: Any) -> Sequence[Any]:
 def _exit_code(iterator: Any, error: BaseException) -> int | None:
     """Exit code of a worker that has died; negative for a signal, ``None`` where all are alive."""
     workers = _worker_processes(iterator)
-    if isinstance(error, OSError | EOFError) and IN_WORKER not in str(error):
-        # A connection that broke: its other end may take a moment to be gone.
+    broken = isinstance(error, OSError | EOFError) and IN_WORKER not in str(error)
+    if broken:
+        # The other end of a connection is gone, perhaps a moment before its process.
         gone = wait_for_any([worker.sentinel for worker in workers], timeout=1)
         for worker in workers:
             if worker.sentinel in gone:
                 worker.join(1)
-    return next((worker.exitcode for worker in workers if not worker.is_alive()), None)
+    codes = [worker.exitcode for worker in workers if not worker.is_alive()]
+    # With an IterableDataset, workers that have nothing left end by themselves, with 0.
+    unexpected = broken or "exited unexpectedly" in str(error)
+    return next(
+        (code for code in sorted(codes, key=bool, reverse=True) if code or unexpected), None
+    )
 
 
 def _keep_quiet(iterator: Any) -> None:

@@ -24,14 +24,13 @@ Template = tuple[tuple[int, ...], torch.dtype]
 
 
 def batch_dimension(tensor: Tensor, n: int, known: int | None = None) -> int | None:
-    """The dimension that runs over samples: the known one, else the first, else the only one of size n."""
+    """The dimension that runs over samples: the known one, else the first, else the next of size n."""
     shape = tensor.shape
     if known is not None and known < len(shape) and shape[known] == n:
         return known
     if shape and shape[0] == n:
         return 0
-    fitting = [d for d, size in enumerate(shape) if size == n]
-    return fitting[0] if len(fitting) == 1 else None
+    return next((d for d, size in enumerate(shape) if size == n), None)
 
 
 def canonical_path(path: str) -> str:

@@ -224,9 +224,9 @@ def loss_intervals(
         factor = np.exp(_student(used) * error / kept)
         low, high = 1 - kept * factor, 1 - kept / factor
         unseen = reach * _unseen(used) * counts.sum() / total
-    agree = (error <= _ROUNDING) & (total > 0)
-    low = np.where(agree, 1 - kept - unseen, low)
-    high = np.where(agree, np.minimum(1.0, 1 - kept + unseen), high)
+        agree = (error <= _ROUNDING) & (total > 0)
+        low = np.where(agree, 1 - kept - unseen, low)
+        high = np.where(agree, np.minimum(1.0, 1 - kept + unseen), high)
     events = np.where(agree, np.inf, events)
     method = "bootstrap standard error and Student t on the log ratio"
     return Intervals(1 - kept, low, high, events, None, method)

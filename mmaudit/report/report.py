@@ -7,21 +7,14 @@ out. It imports neither torch nor pandas until a table is asked for.
 from __future__ import annotations
 
 import importlib
-import json
-import math
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError
 
 from mmaudit.exceptions import RecordError, UndefinedMeasureError
 from mmaudit.report.labels import SPREAD, complete
 from mmaudit.report.numbers import count, with_interval
+from mmaudit.report.record_file import RECORD_NAME, read_record, save_record
 from mmaudit.report.schema import (
-    SCHEMA_VERSION,
     DataRecord,
     Estimate,
     EvidenceRecord,
@@ -33,14 +26,12 @@ from mmaudit.report.schema import (
     SubjectRecord,
 )
 from mmaudit.report.sentences import standout
-from mmaudit.report.store import copy_folder_atomic, sweep_leftovers, write_json_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["RECORD_NAME", "AuditReport"]
 
-RECORD_NAME = "report.json"
 _SAMPLES = "coalitions"
 
 
@@ -269,37 +260,12 @@ class AuditReport:
         Raises:
             RecordError: If an audit is there already, or writing fails.
         """
-        target = Path(folder)
-        path = target / RECORD_NAME
-        if path.exists() and not overwrite:
-            raise RecordError(
-                f"{path} exists already; choose another folder, or overwrite it (overwrite=True)"
-            )
-        sweep_leftovers(target)
-        before = _tables_of(path)
-        tables: dict[str, str] = {}
-        copied: list[Path] = []
-        try:
-            for name in self.record.tables if self.folder is not None else ():
-                source = self.table(name)
-                if source.resolve().parent == target.resolve():
-                    tables[name] = source.name
-                    continue
-                place = _free_name(target, source.name, self.record.report_id)
-                copy_folder_atomic(source, place)
-                copied.append(place)
-                tables[name] = place.name
-            record = self.record.model_copy(update={"tables": tables})
-            write_json_atomic(path, _as_json(record))
-        except RecordError:
-            # A record that is in place, though perhaps not yet flushed, keeps its tables.
-            for place in copied:
-                if place.name not in _tables_of(path):
-                    shutil.rmtree(place, ignore_errors=True)
-            raise
-        for old in before - set(tables.values()):
-            shutil.rmtree(target / old, ignore_errors=True)
-        return path
+        sources = (
+            {name: self.table(name) for name in self.record.tables}
+            if self.folder is not None
+            else {}
+        )
+        return save_record(self.record, sources, Path(folder), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: Path | str) -> AuditReport:
@@ -318,7 +284,7 @@ class AuditReport:
                 " (was the audit interrupted? run it again with --resume)" if given.is_dir() else ""
             )
             raise RecordError(f"no report at {file}: expected a folder with a {RECORD_NAME}{hint}")
-        return cls(_parse(file), file.parent)
+        return cls(read_record(file), file.parent)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, AuditReport):
@@ -355,72 +321,3 @@ def _choices(result: MeasureResult) -> str:
         shown = [value for value in seen if value != SPREAD][:6]
         parts.append(f"{name} {', '.join(shown)}{', ...' if len(seen) > len(shown) else ''}")
     return "; ".join(parts) or "no rows"
-
-
-def _free_name(target: Path, name: str, report_id: str) -> Path:
-    """A name for a table's folder that nobody has, so that the audit that is there stays whole until the end."""
-    safe = "".join(letter for letter in report_id if letter.isalnum())[:12] or "new"
-    tail, number = "", 1
-    while (target / f"{name}{tail}").exists():
-        tail = f"-{safe}" if number == 1 else f"-{safe}-{number}"
-        number += 1
-    return target / f"{name}{tail}"
-
-
-def _tables_of(path: Path) -> set[str]:
-    """Folders of the tables of the record that is there; none of a record that cannot be read."""
-    if not path.exists():
-        return set()
-    try:
-        tables = _parse(path).tables.values()
-    except RecordError:
-        return set()
-    return {name for name in tables if Path(name).name == name and name not in ("", ".", "..")}
-
-
-def _as_json(record: Record) -> Any:
-    try:
-        return record.model_dump(mode="json")
-    except PydanticSerializationError as error:
-        raise RecordError(f"the record cannot be written as JSON: {error}") from error
-
-
-def _parse(file: Path) -> Record:
-    try:
-        value = json.loads(file.read_bytes(), parse_constant=_not_a_number, parse_float=_finite)
-    except OSError as error:
-        raise RecordError(f"cannot read {file}: {error.strerror or error}") from error
-    except RecordError as error:
-        raise RecordError(f"{file} is no report: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise RecordError(
-            f"{file} is damaged or truncated: not readable as JSON ({error})"
-        ) from error
-    if not isinstance(value, Mapping) or "schema_version" not in value:
-        raise RecordError(
-            f"{file} is no report: expected a mapping with 'schema_version', found {type(value).__name__}"
-        )
-    version = value["schema_version"]
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise RecordError(
-            f"{file} has version {version!r:.40}; this mmaudit reads version {SCHEMA_VERSION}: use the mmaudit that wrote it"
-        )
-    try:
-        return Record.model_validate(value)
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-        first = faults[0]
-        where = ".".join(str(step) for step in first["loc"])
-        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-        raise RecordError(f"{file} is no whole report: {where}: {first['msg']}{more}") from error
-
-
-def _not_a_number(text: str) -> float:
-    raise RecordError(f"it holds {text}, and a record holds finite numbers only")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise RecordError(f"it holds {text}, which is too large for a number")
-    return value

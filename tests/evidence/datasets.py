@@ -5,7 +5,7 @@ import signal
 import time
 
 import torch
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 
 class Numbers(Dataset):
@@ -62,6 +62,18 @@ class Streaming(IterableDataset):
 
     def __iter__(self):
         return iter(Numbers(self.n)[i] for i in range(self.n))
+
+
+class Uneven(IterableDataset):
+    """Its first worker has one sample, its second is slow."""
+
+    def __iter__(self):
+        if get_worker_info().id == 0:
+            yield Numbers(10)[0]
+        else:
+            for i in (1, 2):
+                time.sleep(1.5)
+                yield Numbers(10)[i]
 
 
 def factory(n=10, **options):

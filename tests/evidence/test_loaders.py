@@ -18,7 +18,7 @@ from torch.utils.data import (
 from mmaudit.evidence.data import open_source
 from mmaudit.exceptions import DataError
 from mmaudit.masking.spec import MaskingSpec
-from tests.evidence.datasets import Drawing, Failing, Numbers, Streaming
+from tests.evidence.datasets import Drawing, Failing, Numbers, Streaming, Uneven
 
 SPEC = MaskingSpec(modalities={"m": "x"}, target="y", ids="id")
 
@@ -223,6 +223,11 @@ def test_a_bad_worker_is_one_sentence_in_time(how, timeout, words):
     # A worker that dies may take batches with it that were read but not yet sent.
     assert seen == [0, 1] or how in ("exit", "kill")
     assert f"batch {len(seen)} (samples {2 * len(seen)} to {2 * len(seen) + 1})" in str(error.value)
+
+
+def test_a_worker_that_is_done_has_not_died():
+    _, _, seen = read(DataLoader(Uneven(), batch_size=1, num_workers=2))
+    assert sorted(seen) == ids([0, 1, 2])
 
 
 def test_workers_are_seeded_and_leave_the_random_state_alone():

@@ -321,3 +321,15 @@ def test_figures_and_pages_load_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_replacing_an_audit_touches_no_files_but_its_shards(tmp_path):
+    report = make_report(samples=40)
+    value = report.record.model_dump(mode="json") | {
+        "tables": {"coalitions": "mine", "other": ".."}
+    }
+    (tmp_path / "out" / "mine").mkdir(parents=True)
+    (tmp_path / "out" / "mine" / "thesis.tex").write_text("years of work")
+    (tmp_path / "out" / "report.json").write_text(json.dumps(value))
+    report.save(tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "mine" / "thesis.tex").read_text() == "years of work"

@@ -51,7 +51,10 @@ def test_the_losses_are_those_of_the_model_on_every_sample(tmp_path):
 
 
 def test_the_selected_model_is_the_best_on_validation_data(tmp_path):
-    result = run(tmp_path, RECIPE.model_copy(update={"lr": 0.2, "clip": None}))
+    model = build()
+    result = run(tmp_path, RECIPE.model_copy(update={"lr": 0.2, "clip": None}), model)
+    assert result.best_epoch < result.epochs
+    assert same(model.state_dict(), load_file(result.weights))
     values = read_history(tmp_path).query("split == 'validation' and name == 'loss' and epoch > 0")
     assert result.best_value == values["value"].min()
     assert result.best_epoch == values["epoch"].iloc[values["value"].argmin()]
@@ -68,7 +71,7 @@ def test_patience_ends_a_training_that_no_longer_gets_better(tmp_path):
 
 def test_plain_sgd_equals_a_loop_written_out(tmp_path):
     recipe = Recipe(
-        optimizer="sgd", lr=0.1, momentum=0.5, weight_decay=0.01, epochs=2, batch_size=50
+        optimizer="sgd", lr=0.1, momentum=0.5, weight_decay=0.01, epochs=2, batch_size=50, clip=0.3
     )
     model, mine = build(random_layers=False), build(random_layers=False)
     run(tmp_path, recipe, model)
@@ -79,6 +82,7 @@ def test_plain_sgd_equals_a_loop_written_out(tmp_path):
         for batch in epoch_batches(120, 50, seed=0, epoch=epoch):
             optimizer.zero_grad()
             F.cross_entropy(mine(x[batch]), y[batch]).backward()
+            nn.utils.clip_grad_norm_(mine.parameters(), 0.3)
             optimizer.step()
     stored = weights(tmp_path)
     for key, value in mine.state_dict().items():
@@ -253,3 +257,10 @@ def test_scores_are_recorded_by_name(tmp_path):
     run(tmp_path, RECIPE.model_copy(update={"epochs": 1}))
     assert set(read_history(tmp_path)["name"]) == {"loss", "accuracy"}
     assert accuracy(torch.eye(3), {"label": torch.tensor([0, 1, 0])}).tolist() == [1, 1, 0]
+
+
+@pytest.mark.slow
+def test_loading_in_another_process_changes_nothing(tmp_path):
+    recipe = RECIPE.model_copy(update={"epochs": 1})
+    here, there = run(tmp_path / "here", recipe), run(tmp_path / "there", recipe, workers=1)
+    assert same(load_file(here.weights), load_file(there.weights))

@@ -1,0 +1,156 @@
+"""A record on the disk: read with one sentence for whatever is wrong, written so that no reader ever sees half of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from mmaudit.exceptions import RecordError
+from mmaudit.report.schema import SCHEMA_VERSION, Record
+from mmaudit.report.store import copy_folder_atomic, sweep_leftovers, write_json_atomic
+
+__all__ = ["RECORD_NAME", "read_record", "save_record"]
+
+RECORD_NAME = "report.json"
+
+
+def save_record(
+    record: Record, tables: Mapping[str, Path], folder: Path, *, overwrite: bool = False
+) -> Path:
+    """Write a record into a folder, and copy its tables there where they lie elsewhere.
+
+    The rename of ``report.json`` is the moment in which the audit changes: before it the old one is whole, after it the new
+    one. Tables that the folder already has a name for are therefore copied under a new name.
+
+    Args:
+        record: What to write; its ``tables`` are replaced.
+        tables: Table -> folder with its shards.
+        folder: Where to; made if missing.
+        overwrite: Replace the audit that is there.
+
+    Returns:
+        Path of the ``report.json``.
+
+    Raises:
+        RecordError: If an audit is there already, or writing fails.
+    """
+    path = folder / RECORD_NAME
+    if path.exists() and not overwrite:
+        raise RecordError(
+            f"{path} exists already; choose another folder, or overwrite it (overwrite=True)"
+        )
+    sweep_leftovers(folder)
+    before = _tables_of(path)
+    places: dict[str, str] = {}
+    copied: list[Path] = []
+    try:
+        for name, source in tables.items():
+            if source.resolve().parent == folder.resolve():
+                places[name] = source.name
+                continue
+            place = _free_name(folder, source.name, record.report_id)
+            copied.append(place)
+            copy_folder_atomic(source, place)
+            places[name] = place.name
+        write_json_atomic(path, _as_json(record.model_copy(update={"tables": places})))
+    except RecordError:
+        # A record that is in place, though perhaps not yet flushed, keeps its tables.
+        for place in copied:
+            if place.name not in _tables_of(path):
+                shutil.rmtree(place, ignore_errors=True)
+        raise
+    for old in before - set(places.values()):
+        _remove_table(folder / old)
+    return path
+
+
+def read_record(file: Path) -> Record:
+    """Read a ``report.json``.
+
+    Raises:
+        RecordError: If it cannot be read, is damaged or truncated, holds NaN or infinity, or has an unknown version.
+    """
+    try:
+        value = json.loads(file.read_bytes(), parse_constant=_not_a_number, parse_float=_finite)
+    except OSError as error:
+        raise RecordError(f"cannot read {file}: {error.strerror or error}") from error
+    except RecordError as error:
+        raise RecordError(f"{file} is no report: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise RecordError(
+            f"{file} is damaged or truncated: not readable as JSON ({error})"
+        ) from error
+    if not isinstance(value, Mapping) or "schema_version" not in value:
+        raise RecordError(
+            f"{file} is no report: expected a mapping with 'schema_version', found {type(value).__name__}"
+        )
+    version = value["schema_version"]
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise RecordError(
+            f"{file} has version {version!r:.40}; this mmaudit reads version {SCHEMA_VERSION}: use the mmaudit that wrote it"
+        )
+    try:
+        return Record.model_validate(value)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        first = faults[0]
+        where = ".".join(str(step) for step in first["loc"])
+        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise RecordError(f"{file} is no whole report: {where}: {first['msg']}{more}") from error
+
+
+def _free_name(target: Path, name: str, report_id: str) -> Path:
+    """A name for a table's folder that nobody has, so that the audit that is there stays whole until the end."""
+    safe = "".join(letter for letter in report_id if letter.isalnum())[:12] or "new"
+    tail, number = "", 1
+    while (target / f"{name}{tail}").exists():
+        tail = f"-{safe}" if number == 1 else f"-{safe}-{number}"
+        number += 1
+    return target / f"{name}{tail}"
+
+
+def _tables_of(path: Path) -> set[str]:
+    """Folders of the tables of the record that is there; none of a record that cannot be read."""
+    if not path.exists():
+        return set()
+    try:
+        tables = read_record(path).tables.values()
+    except RecordError:
+        return set()
+    return {name for name in tables if Path(name).name == name and name not in ("", ".", "..")}
+
+
+def _remove_table(folder: Path) -> None:
+    """Remove shards and then their folder, if it is empty: a record may name any folder, and other files are not ours."""
+    if folder.is_symlink():
+        return
+    with contextlib.suppress(OSError):
+        for shard in folder.glob("part-*.parquet"):
+            shard.unlink()
+        folder.rmdir()
+
+
+def _as_json(record: Record) -> Any:
+    try:
+        return record.model_dump(mode="json")
+    except PydanticSerializationError as error:
+        raise RecordError(f"the record cannot be written as JSON: {error}") from error
+
+
+def _not_a_number(text: str) -> float:
+    raise RecordError(f"it holds {text}, and a record holds finite numbers only")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise RecordError(f"it holds {text}, which is too large for a number")
+    return value
