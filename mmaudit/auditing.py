@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 import mmaudit
@@ -421,10 +422,10 @@ def _evidence(
 
 def _counts(table: Path, classes: int) -> tuple[list[int], int]:
     """Samples per class, and the number of distinct groups."""
-    counts = torch.zeros(classes, dtype=torch.long)
+    counts = np.zeros(classes, dtype=np.int64)
     groups: set[str] = set()
     for chunk in read_chunks(table, ["target", "group"]):
-        counts += torch.bincount(torch.as_tensor(chunk["target"], dtype=torch.long), minlength=classes)
+        counts += np.bincount(chunk["target"], minlength=classes)
         groups.update(group for group in chunk["group"] if group is not None)
     return counts.tolist(), len(groups)
 

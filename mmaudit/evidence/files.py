@@ -25,6 +25,7 @@ from mmaudit.report.schema import Note
 __all__ = ["ArrayColumns", "ParquetColumns", "open_file", "to_tensor"]
 
 _LARGEST_ARRAYS = 8 * 2**30
+_PARQUET_BUFFER = 2**20
 _WIDER = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}
 
 
@@ -120,7 +121,7 @@ class ParquetColumns:
         self._size = batch_size
         self._note = note
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            with _open_parquet(path) as file:
                 names = file.schema_arrow.names
                 groups = [
                     file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)
@@ -163,7 +164,7 @@ class ParquetColumns:
         """Tables that hold the given rows of the file and no others, in order."""
         first, last = np.searchsorted(self._ends, [rows[0], rows[-1]], side="right")
         position = int(self._ends[first - 1]) if first else 0
-        with pq.ParquetFile(self._path, page_checksum_verification=True) as file:
+        with _open_parquet(self._path) as file:
             for part in file.iter_batches(
                 batch_size=self._size,
                 row_groups=list(range(first, last + 1)),
@@ -236,6 +237,13 @@ def to_tensor(
     elif array.dtype == np.clongdouble:
         array = array.astype(np.complex64)
     return torch.tensor(array)
+
+
+def _open_parquet(path: Path) -> Any:
+    # With its default, pre_buffer=True, a file that is read to its end is in memory whole.
+    return pq.ParquetFile(
+        path, page_checksum_verification=True, pre_buffer=False, buffer_size=_PARQUET_BUFFER
+    )
 
 
 def _read_npz(path: Path, columns: Mapping[str, str] | None) -> dict[str, np.ndarray]:

@@ -180,11 +180,7 @@ def _why_none(report: AuditReport, measure: str) -> str:
 
 def _warnings(report: AuditReport) -> list[str]:
     texts = [f"{clean(f.measure)} failed: {clean(f.error)}" for f in report.failures]
-    texts += [
-        f"{key} is undefined: {clean(m.undefined)}"
-        for key, m in report.measures.items()
-        if m.undefined
-    ]
+    texts += _undefined(report, shown_above=True)
     texts += [f"{n.topic}: {clean(n.text)}" for n in report.notes if n.kind != "information"]
     evidence = report.evidence
     if evidence.nonfinite:
@@ -207,8 +203,19 @@ def _warnings(report: AuditReport) -> list[str]:
     return [shorten(text, MostShown.text) for text in dict.fromkeys(texts)]
 
 
+def _undefined(report: AuditReport, *, shown_above: bool) -> list[str]:
+    """Measures without a value: of those in the rows it is a warning, of others (no pairs in one modality) a note."""
+    rows = {"coalitions", *_MEASURE.values()}
+    return [
+        f"{key} is undefined: {clean(measure.undefined)}"
+        for key, measure in report.measures.items()
+        if measure.undefined and (key in rows) == shown_above
+    ]
+
+
 def _notes(report: AuditReport) -> list[str]:
     texts = [f"{n.topic}: {n.text}" for n in report.notes if n.kind == "information"]
+    texts += _undefined(report, shown_above=False)
     for name in report.modalities:
         response = find(report.record, "responses", modality=name)
         if response is not None and NO_RESPONSE in (response.undefined or ""):

@@ -82,7 +82,7 @@ def _class_table(report: AuditReport) -> tuple[Table, str]:
             (
                 f"Utilization of {shorten(name)} given rest",
                 "utilization",
-                {"modality": name, "given": rest},
+                {"quantity": "u", "modality": name, "given": rest},
             )
         )
     for header, measure, labels in wanted:

@@ -61,7 +61,7 @@ def subtitle(report: AuditReport, estimates: Iterable[Estimate], extra: str = ""
     if methods:
         parts.append(f"95 % intervals: {' or '.join(methods[:2])}")
     if any(e.warning for e in used):
-        parts.append("some intervals may be too narrow")
+        parts.append("some intervals come with a warning")
     if extra:
         parts.append(extra)
     return "; ".join(parts)

@@ -44,7 +44,7 @@ def classes_info(report: AuditReport) -> ClassesInfo:
     )
     table = _by_class(report, measure, wanted)
     if not defined(e for row in table.values() for e in row.values()):
-        spare = _by_class(report, "utilization", {})
+        spare = _by_class(report, "utilization", {"quantity": "u"})
         if defined(e for row in spare.values() for e in row.values()):
             quantity, measure, wanted, table = "u(m|rest)", "utilization", {}, spare
     if not defined(e for row in table.values() for e in row.values()):

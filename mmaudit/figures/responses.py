@@ -47,8 +47,8 @@ class ResponsesInfo(NamedTuple):
 def responses_info(report: AuditReport) -> ResponsesInfo:
     """Collect the responses of a report."""
     names = report.modalities
-    accuracies = tuple(_both(report, name, "accuracy") for name in names)
-    losses = tuple(_both(report, name, "nll") for name in names)
+    accuracies = tuple(_both(report, name, "Acc") for name in names)
+    losses = tuple(_both(report, name, "s") for name in names)
     exact = [pair[0] for pair in accuracies]
     silent = [
         name for name, e in zip(names, exact, strict=True) if NO_RESPONSE in (e.undefined or "")

@@ -114,11 +114,8 @@ def utilization_table(info: UtilizationInfo) -> Table:
 
 
 def _average(report: AuditReport, name: str) -> Estimate:
-    found = [
-        row.estimate
-        for row in report.rows("utilization", modality=name, **{"class": "all"})
-        if row.labels.get("given") != "-"
-    ]
+    rows = report.rows("utilization", quantity="u", modality=name, **{"class": "all"})
+    found = [row.estimate for row in rows]
     known = [e for e in found if e.value is not None]
     if not known:
         return Estimate(undefined=missing_reason(report, "utilization"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,7 @@ def with_values(container: Any, values: Mapping[str, Any]) -> Any:
 
     Args:
         container: As for :func:`get_value`.
-        values: Path -> new value. The path ``batch`` replaces the container.
+        values: Path -> new value. The path ``batch`` replaces the container; a last key that a mapping lacks is added.
 
     Raises:
         DataError: If a path does not exist, or an object on the way cannot be copied with another value.
@@ -202,8 +202,16 @@ def _replaced(container: Any, rest: tuple[str, ...], value: Any, path: str) -> A
     try:
         inner, left, key = _step(container, rest, path)
     except _AbsentError:
+        if len(rest) == 1 and isinstance(container, MutableMapping):  # a modality that a batch leaves out
+            return _added(container, rest[0], value)
         raise DataError(f"path '{path}': no '{rest[0]}' in {_contents(container)}") from None
     return _copied(container, {key: _replaced(inner, left, value, path)}, path)
+
+
+def _added(container: MutableMapping[Any, Any], key: str, value: Any) -> Any:
+    other = _copied(container, {}, key)
+    other[key] = value
+    return other
 
 
 def _copied(container: Any, changed: Mapping[Any, Any], path: str) -> Any:

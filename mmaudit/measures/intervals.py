@@ -1,20 +1,22 @@
 """95 % intervals from sums over resampling units, and when not to trust them.
 
-Every statistic here is a ratio of two sums over units (samples, groups or blocks of them). Four methods, because none
-covers everywhere; each was chosen by simulation (2,000 data sets for each of 100 scenarios: 50, 200 and 1,000 samples, 30
-and 100 groups of 4 to 16 samples with latent intra-class correlation 0.2 and 0.5, accuracy 0.6, 0.9 and 0.98; Monte Carlo
-standard error 0.5 points). "Covers" gives the range over the scenarios in which most data sets raise no warning:
+Every statistic here is a ratio of two sums over units (samples, groups or blocks of them). There are four methods, because
+none covers everywhere. Each was chosen by simulation: 2,000 data sets for each of some 200 scenarios (50, 200 and 1,000
+samples; 30 and 100 groups of 4 to 16 samples with latent intra-class correlation 0.2 and 0.5; accuracy 0.6, 0.9 and
+0.98; Monte Carlo standard error 0.5 points). A figure is the range over the scenarios in which most data sets raise no
+warning:
 
 - proportions: Wilson's score interval; with groups at the effective number of samples, adjusted to Student's t (Korn &
-  Graubard 1998). Covers 93.5 to 97 %; percentiles of the bootstrap cover 83 % (30 groups) to 91 % at accuracy 0.98.
-- contributions, interactions, shares: bootstrap standard error and Student's t. Covers 93.5 to 96.6 %; BCa falls to 90 %
-  and the studentised bootstrap to 90 % where few samples differ.
-- utilization: the same on the logarithm of the accuracy ratio. Covers 93 to 97 %; percentiles fall to 91 %.
-- mean log-likelihoods: the studentised bootstrap, for their long tails. Covers 94 to 95.5 % from 200 samples on; with 50
-  samples of log-normal losses 92.7 to 93 % (percentiles and Student's t: 89 to 91 %), and half of these warn.
+  Graubard 1998). 93 to 97 %; percentiles of the bootstrap cover 82 to 93 % with 30 groups at accuracy 0.98.
+- contributions, interactions, shares: bootstrap standard error and Student's t. 93 to 96.6 %, except 92.3 to 93 % where
+  50 samples hold about one error; BCa and the studentised bootstrap fall to 90 % where few samples differ, and a
+  correction for skewness to 91 %.
+- utilization: the same on the logarithm of the accuracy ratio. 93 to 97 %; percentiles fall to 91 % with 30 groups.
+- mean log-likelihoods: the studentised bootstrap (Hesterberg 2015), for their long tails. 93.5 to 95 % from 200 samples
+  on; with 50 samples of log-normal losses 93 % (percentiles and Student's t: 89 to 91 %), where half of the data sets warn.
 
-The standard error of the first three is that of infinitely many bootstrap replicates, which for sums over units has a closed
-form (the residual sum of squares): it needs no random numbers. Few replicates would only add noise to it.
+The standard error of the second and third is that of infinitely many bootstrap replicates, which for sums over units has a
+closed form (the residual sum of squares): it needs no random numbers, and few replicates would only add noise to it.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ from mmaudit.typing import FloatArray, IntArray
 
 __all__ = [
     "FEWEST_EVENTS",
+    "FEWEST_GROUPS",
+    "FEWEST_SAMPLES",
+    "FEWEST_SUCCESSES",
     "Intervals",
     "difference_intervals",
     "loss_intervals",

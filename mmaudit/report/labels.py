@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 __all__ = [
     "EMPTY",
     "LABELS",
-    "SPREAD",
     "UNSAID",
     "clean",
     "coalition_name",
@@ -19,24 +18,22 @@ __all__ = [
 
 EMPTY = "none"
 """Name of the empty coalition."""
-SPREAD = "d_util"
-"""In place of a modality: the row that compares the modalities' utilization."""
 
 LABELS: dict[str, tuple[str, ...]] = {
     "coalitions": ("coalition", "score", "class"),
-    "responses": ("modality", "empty", "quantity", "class"),
+    "responses": ("quantity", "modality", "empty", "class"),
     "contributions": ("modality", "score", "quantity", "class"),
-    "interactions": ("modalities", "score", "class"),
-    "utilization": ("modality", "given", "class"),
+    "interactions": ("first", "second", "score", "class"),
+    "utilization": ("quantity", "modality", "given", "class"),
 }
 """Measure -> keys of its rows' labels."""
 
 UNSAID: dict[str, dict[str, str]] = {
     "coalitions": {"score": "accuracy", "class": "all"},
-    "responses": {"empty": "exact", "quantity": "accuracy", "class": "all"},
+    "responses": {"quantity": "Acc", "empty": "exact", "class": "all"},
     "contributions": {"score": "accuracy", "quantity": "value", "class": "all"},
     "interactions": {"score": "accuracy", "class": "all"},
-    "utilization": {"class": "all"},
+    "utilization": {"quantity": "u", "class": "all"},
 }
 """Measure -> what a label means where it is not given."""
 
@@ -91,7 +88,10 @@ def complete(measure: str, labels: Mapping[str, str], modalities: Sequence[str])
     filled = {**UNSAID.get(measure, {}), **labels}
     if filled.get("given") == "rest" and "rest" not in modalities:
         filled["given"] = others(filled.get("modality", ""), modalities)
-    for key in ("coalition", "given", "modalities"):
+    pair = [filled.get("first", ""), filled.get("second", "")]
+    if set(pair) <= set(modalities):
+        filled["first"], filled["second"] = sorted(pair, key=list(modalities).index)
+    for key in ("coalition", "given"):
         names = filled.get(key, "").split("+")
         if len(set(names)) == len(names) and set(names) <= set(modalities):
             filled[key] = coalition_name(names, modalities)

@@ -97,9 +97,11 @@ def duration(seconds: float) -> str:
     """Write a time in the unit a person would use.
 
     Example:
-        >>> duration(0.34), duration(3.2), duration(75), duration(7260)
-        ('0.3 s', '3 s', '1 min 15 s', '2 h 1 min')
+        >>> duration(0.01), duration(0.34), duration(3.2), duration(75), duration(7260)
+        ('under 0.1 s', '0.3 s', '3 s', '1 min 15 s', '2 h 1 min')
     """
+    if seconds < 0.05:
+        return "under 0.1 s"
     if seconds < 1:
         return f"{seconds:.1f} s"
     whole = math.floor(seconds + 0.5)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmaudit.exceptions import RecordError, UndefinedMeasureError
-from mmaudit.report.labels import SPREAD, complete
+from mmaudit.report.labels import complete
 from mmaudit.report.numbers import count, with_interval
 from mmaudit.report.record_file import RECORD_NAME, read_record, save_record
 from mmaudit.report.schema import (
@@ -148,7 +148,7 @@ class AuditReport:
         Args:
             key: Measure: ``coalitions``, ``responses``, ``contributions``, ``interactions``, ``utilization``.
             **labels: Such as ``modality="audio", given="image"``. Left out, ``class`` is ``all``, ``score`` is ``accuracy``,
-                ``empty`` is ``exact`` and ``quantity`` is ``value`` (of responses ``accuracy``). ``given="rest"`` means all
+                ``empty`` is ``exact`` and ``quantity`` is ``value``, of responses ``Acc``, of utilization ``u``. ``given="rest"`` means all
                 other modalities; a coalition may be written in any order. ``class`` is a Python keyword: ``**{"class": "3"}``.
 
         Returns:
@@ -318,6 +318,6 @@ def _choices(result: MeasureResult) -> str:
             values.setdefault(name, {})[value] = None
     parts = []
     for name, seen in values.items():
-        shown = [value for value in seen if value != SPREAD][:6]
+        shown = list(seen)[:6]
         parts.append(f"{name} {', '.join(shown)}{', ...' if len(seen) > len(shown) else ''}")
     return "; ".join(parts) or "no rows"

@@ -61,16 +61,16 @@ def _largest(record: Record) -> str | None:
     known.sort(key=lambda pair: -(pair[1].value or 0.0))
     name, top = known[0]
     if len(known) == 1:
-        return f"{_said(name)} contributes {with_interval(top)} of accuracy."
+        return f"{_said(name)} contributes {with_interval(top)} of accuracy{_but(top)}."
     last_name, last = known[-1]
     if top.low is not None and last.high is not None and top.low <= last.high:
         return (
             f"The intervals of the contributions overlap: {_said(name)} {with_interval(top)}, "
-            f"{_said(last_name)} {with_interval(last)} of accuracy."
+            f"{_said(last_name)} {with_interval(last)} of accuracy{_but(top, last)}."
         )
     return (
         f"{_said(name)} contributes most to the accuracy, {with_interval(top)}; "
-        f"{_said(last_name)} contributes least, {with_interval(last)}."
+        f"{_said(last_name)} contributes least, {with_interval(last)}{_but(top, last)}."
     )
 
 
@@ -90,8 +90,8 @@ def _spare(record: Record) -> str | None:
     there = f"{_said(rest[0])} is there" if len(rest) == 1 else "all others are there"
     if least.high is not None and least.high < 0:
         gain = _opposite(least)
-        return f"Masking {_said(name)} raises the accuracy by {with_interval(gain)} of it once {there}."
-    return f"Masking {_said(name)} costs {with_interval(least)} of the accuracy once {there}."
+        return f"Masking {_said(name)} raises the accuracy by {with_interval(gain)} of it once {there}{_but(least)}."
+    return f"Masking {_said(name)} costs {with_interval(least)} of the accuracy once {there}{_but(least)}."
 
 
 def _silent(record: Record) -> str | None:
@@ -108,24 +108,22 @@ def _silent(record: Record) -> str | None:
 def _together(record: Record) -> str | None:
     """The pair whose interaction is farthest from zero, where its interval excludes zero."""
     result = record.measures.get("interactions")
-    best: tuple[str, Estimate] | None = None
+    best: tuple[str, str, Estimate] | None = None
     for row in result.rows if result is not None else ():
         if row.labels.get("score") != "accuracy" or row.labels.get("class") != "all":
             continue
         e = row.estimate
         if e.value is None or e.low is None or e.high is None or e.low <= 0 <= e.high:
             continue
-        if best is None or abs(e.value) > abs(best[1].value or 0.0):
-            best = (row.labels.get("modalities", ""), e)
+        if best is None or abs(e.value) > abs(best[2].value or 0.0):
+            best = (row.labels.get("first", ""), row.labels.get("second", ""), e)
     if best is None:
         return None
-    names = " and ".join(map(_said, best[0].split("+")))
-    if (best[1].value or 0.0) > 0:
-        return (
-            f"{names} are worth {with_interval(best[1])} of accuracy more together than one by one."
-        )
-    less = with_interval(_opposite(best[1]))
-    return f"{names} overlap: together they are worth {less} of accuracy less than one by one."
+    names = f"{_said(best[0])} and {_said(best[1])}"
+    if (best[2].value or 0.0) > 0:
+        return f"{names} are worth {with_interval(best[2])} of accuracy more together than one by one{_but(best[2])}."
+    less = with_interval(_opposite(best[2]))
+    return f"{names} overlap: together they are worth {less} of accuracy less than one by one{_but(best[2])}."
 
 
 def _opposite(estimate: Estimate) -> Estimate:
@@ -138,3 +136,7 @@ def _opposite(estimate: Estimate) -> Estimate:
 
 def _said(name: str) -> str:
     return shorten(name, 40)
+
+
+def _but(*estimates: Estimate) -> str:
+    return " (see the warning on this interval)" if any(e.warning for e in estimates) else ""

@@ -88,7 +88,9 @@ def read_chunks(
         raise RecordError(f"no table in {folder}: expected files part-*.parquet")
     for path in shards:
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            with pq.ParquetFile(
+                path, page_checksum_verification=True, pre_buffer=False, buffer_size=2**20
+            ) as file:
                 for batch in file.iter_batches(batch_size=rows, columns=list(columns) if columns else None):
                     yield {name: _to_numpy(batch.column(name)) for name in batch.schema.names}
         except (pa.ArrowException, OSError, KeyError) as error:

@@ -27,7 +27,7 @@ from mmaudit.exceptions import CheckpointError, DataError, ModelError, SpecError
 from mmaudit.training.order import epoch_batches, shard_batches, steps_per_epoch
 from mmaudit.training.recipe import Recipe, build_optimizer, learning_rate_factor
 from mmaudit.training.recorder import Recorder, Split
-from mmaudit.training.state import Progress, load_state, save_state, save_weights, write_atomically
+from mmaudit.training.state import Standing, load_state, save_state, save_weights, write_atomically
 from mmaudit.training.surroundings import (
     borrowed_random_states,
     evaluation_mode,
@@ -139,26 +139,26 @@ def train(
             f"The recipe monitors '{recipe.monitor}'; measured are {', '.join(measured)}. "
             "Name one of them, or pass the score."
         )
-    run = _Run(
-        model=model,
-        recipe=recipe,
-        data={"train": train_data, "validation": validation_data},
-        measured=measured,
-        forward=forward,
-        out=Path(out),
-        loader={
-            "collate_fn": collate,
-            "num_workers": workers,
-            "multiprocessing_context": "spawn" if workers else None,
-        },
-        progress=progress or (lambda step: None),
-        accelerator=Accelerator(cpu=device == "cpu", mixed_precision="no"),
-    )
     with borrowed_random_states(), kept_train_flags(model):
         home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         if not any(module.training for module in model.modules()):
             model.train()
         try:
+            run = _Run(
+                model=model,
+                recipe=recipe,
+                data={"train": train_data, "validation": validation_data},
+                measured=measured,
+                forward=forward,
+                out=Path(out),
+                loader={
+                    "collate_fn": collate,
+                    "num_workers": workers,
+                    "multiprocessing_context": "spawn" if workers else None,
+                },
+                progress=progress or (lambda step: None),
+                accelerator=Accelerator(cpu=device == "cpu", mixed_precision="no"),
+            )
             return run.execute(resume=resume)
         finally:
             model.zero_grad(set_to_none=True)
@@ -194,7 +194,7 @@ class _Run:
         )
         self.wrapped = accelerator.prepare(model)
         self.optimizer = optimizer
-        self.done = Progress(recipe=recipe.model_dump(mode="json"), samples=self.samples)
+        self.done = Standing(recipe=recipe.model_dump(mode="json"), samples=self.samples)
 
     def execute(self, *, resume: bool) -> TrainingResult:
         self._start(resume)
@@ -232,6 +232,8 @@ class _Run:
             text = self.recipe.model_dump_json(indent=2) + "\n"
             write_atomically(self.out / "recipe.json", text.encode())
         if self.accelerator.is_main_process:
+            for leftover in self.out.glob(".*.tmp"):  # of a process killed while it wrote
+                leftover.unlink()
             kept = self.done.epoch if found else -1
             self.recorder = Recorder(self.out / "history.jsonl", keep_epochs=kept)
         if not found:

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from mmaudit.exceptions import CheckpointError
 
-__all__ = ["Progress", "load_state", "save_state", "save_weights", "write_atomically"]
+__all__ = ["Standing", "load_state", "save_state", "save_weights", "write_atomically"]
 
 _FORMAT = "mmaudit training state 1"
 
 
 @dataclass
-class Progress:
+class Standing:
     """Where a run stands, between two epochs.
 
     Args:
@@ -88,7 +88,7 @@ def save_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
-    progress: Progress,
+    progress: Standing,
 ) -> None:
     """Write everything a run needs to go on."""
     tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
@@ -115,7 +115,7 @@ def load_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
-) -> Progress:
+) -> Standing:
     """Put a stored state into model, optimiser and scheduler.
 
     Returns:
@@ -150,7 +150,7 @@ def load_state(
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": header["optimizer"]["groups"]})
     scheduler.load_state_dict(header["scheduler"])
-    progress = Progress(**header["progress"])
+    progress = Standing(**header["progress"])
     progress.samples = (progress.samples[0], progress.samples[1])
     return progress
 

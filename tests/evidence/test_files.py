@@ -204,6 +204,17 @@ def test_columns_that_are_no_arrays(tmp_path, column, words):
     assert "d.parquet: column 'x'" in str(error.value)
 
 
+def test_a_parquet_file_is_not_held_in_memory(tmp_path):
+    values = np.random.default_rng(0).random((100_000, 32), dtype=np.float32)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 32)
+    write(tmp_path / "d.parquet", x=lists, y=np.arange(100_000) % 2)
+    del lists
+    source = open_source(tmp_path / "d.parquet", MaskingSpec(modalities={"m": "x"}, target="y"))
+    before = pa.total_allocated_bytes()
+    largest = max(pa.total_allocated_bytes() - before for _ in source.batches())
+    assert largest < values.nbytes / 2
+
+
 def test_a_table_of_pandas(tmp_path):
     frame = pd.DataFrame({"x": np.arange(4.0), "y": [0, 1, 0, 1], "name": list("abcd")})
     frame.to_parquet(tmp_path / "d.parquet")

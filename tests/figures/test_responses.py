@@ -10,7 +10,7 @@ def test_the_info_holds_both_rules():
     for name, accuracy, loss in zip(info.modalities, info.accuracies, info.losses, strict=True):
         for rule, acc, nll in zip(("exact", "zero"), accuracy, loss, strict=True):
             assert acc == report.estimate("responses", modality=name, empty=rule)
-            assert nll == report.estimate("responses", modality=name, empty=rule, quantity="nll")
+            assert nll == report.estimate("responses", modality=name, empty=rule, quantity="s")
     assert info.words.title == "The response to image gets .94 right, to audio .23"
 
 

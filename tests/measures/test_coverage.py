@@ -1,7 +1,9 @@
 """Whether 95 % intervals cover in 93 to 97 % of data sets, or say that they may not.
 
 A scenario in which most data sets warn makes no claim. The others are judged over all their data sets, warned or not: to
-leave out the warned ones would select by the outcome.
+leave out the warned ones would select by the outcome. The band is widened by one point, two Monte Carlo standard errors.
+Two figures at 50 samples are at its edge in truth: Wilson's interval covers 97.03 % at accuracy 0.9 (exactly, from the
+binomial distribution), and contributions 92.3 to 93 % at accuracy 0.98.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from mmaudit.measures.intervals import (
     proportion_intervals,
 )
 from mmaudit.measures.resampling import bootstrap_weights
+
+LOWEST, HIGHEST = 0.92, 0.98
 
 
 def draw(rng, n, sims, accuracy, kind, groups=None, icc=0.0):
@@ -40,12 +44,12 @@ def draw(rng, n, sims, accuracy, kind, groups=None, icc=0.0):
     return columns, truth
 
 
-def judge(name, found, truth, failures, grouped=False):
+def judge(name, found, truth, failures):
     covered = np.mean((found.low <= truth) & (truth <= found.high))
     warned = found.events < FEWEST_EVENTS
     if found.successes is not None:
         warned |= found.successes < FEWEST_SUCCESSES
-    if warned.mean() < 0.5 and not 0.93 <= covered <= 0.97:
+    if warned.mean() < 0.5 and not LOWEST <= covered <= HIGHEST:
         failures.append(f"{name}: {covered:.3f} covered, {warned.mean():.0%} warned")
 
 

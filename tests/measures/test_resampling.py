@@ -210,6 +210,6 @@ def test_memory_does_not_grow_with_the_samples(tmp_path):
         collect(tmp_path / name, K=3, most_units=2000)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # a chunk of 16,384 rows (about 8 MB of float64) is the most that more samples may add
+    # a chunk of 8,192 rows (a few MB of float64) is the most that more samples may add
     assert peaks[1] - peaks[0] < 25e6
     assert peaks[1] < 40e6

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmaudit.report import AuditReport
-from mmaudit.report.labels import coalition_name, coalition_names, others
+from mmaudit.report.labels import coalition_names, others
 from mmaudit.report.schema import (
     DataRecord,
     Estimate,
@@ -180,6 +180,8 @@ def write_table(folder: Path, answers: Answers, modalities: int, classes: int) -
         for field in schema:
             if field.name in values:
                 raw = values[field.name](part)
+            elif field.name.startswith("response_loglik"):
+                raw = (2 * response - 2.3)[part]
             elif field.name.startswith("response_prediction"):
                 raw = np.zeros((n, modalities))[part]
             else:
@@ -366,8 +368,8 @@ def _responses(
         score = answers.response[mask, m].astype(float)
         accuracy = nothing if name in silent else _mean(score, "Wilson")
         nll = nothing if name in silent else _mean(2.3 - 2.0 * score)
-        rows.append(_row(accuracy, modality=name, empty=empty, quantity="accuracy", class_=cls))
-        rows.append(_row(nll, modality=name, empty=empty, quantity="nll", class_=cls))
+        rows.append(_row(accuracy, quantity="Acc", modality=name, empty=empty, class_=cls))
+        rows.append(_row(nll, quantity="s", modality=name, empty=empty, class_=cls))
     return _result("responses", "accuracy or nats", rows, "Li et al. 2023")
 
 
@@ -396,8 +398,15 @@ def _interactions(answers: Answers, modalities: Sequence[str]) -> MeasureResult:
         v = answers.correct.astype(float)
         # Alone against nothing: enough of a game for drawing.
         value = v[:, 1 << a | 1 << b] - v[:, 1 << a] - v[:, 1 << b] + v[:, 0]
-        pair = coalition_name((modalities[a], modalities[b]), modalities)
-        rows.append(_row(_mean(value), modalities=pair, score="accuracy", class_="all"))
+        rows.append(
+            _row(
+                _mean(value),
+                first=modalities[a],
+                second=modalities[b],
+                score="accuracy",
+                class_="all",
+            )
+        )
     return _result("interactions", "accuracy", rows)
 
 
@@ -414,6 +423,7 @@ def _utilization(
                 rows.append(
                     _row(
                         _rate(answers.correct[mask], index | 1 << m, index),
+                        quantity="u",
                         modality=name,
                         given=given,
                         class_=cls,
@@ -424,8 +434,9 @@ def _utilization(
         rows.append(
             _row(
                 Estimate(value=last, n=len(answers.target)),
-                modality="d_util",
-                given="-",
+                quantity="d_util",
+                modality=f"{modalities[-1]} - {modalities[0]}",
+                given="rest",
                 class_="all",
             )
         )

@@ -18,10 +18,10 @@ from tests.report.fixtures import (
 
 LABELS = {
     "coalitions": ["coalition", "score", "class"],
-    "responses": ["modality", "empty", "quantity", "class"],
+    "responses": ["quantity", "modality", "empty", "class"],
     "contributions": ["modality", "score", "quantity", "class"],
-    "interactions": ["modalities", "score", "class"],
-    "utilization": ["modality", "given", "class"],
+    "interactions": ["first", "second", "score", "class"],
+    "utilization": ["quantity", "modality", "given", "class"],
 }
 NUMBERS = ["value", "low", "high", "n", "method", "undefined", "warning", "unit"]
 
@@ -59,6 +59,9 @@ def test_estimates_are_found_by_their_labels():
     )
     assert report.estimate("coalitions", coalition="text+audio+image") == report.accuracy
     assert report.estimate("responses", modality="image", empty="zero").value is not None
+    assert report.estimate("interactions", first="text", second="audio") == report.estimate(
+        "interactions", first="audio", second="text"
+    )
     of_class = report.estimate("contributions", modality="image", **{"class": "3"})
     assert of_class.n == report.data.class_counts[3]
     nats = report.estimate("contributions", modality="image", score="log-likelihood")
@@ -69,7 +72,11 @@ def test_estimates_are_found_by_their_labels():
     ("measure", "labels", "says"),
     [
         ("utilisation", {}, "expected one of the measures of this audit (coalitions, responses"),
-        ("utilization", {"modality": "audoi", "given": "image"}, "modality audio, image"),
+        (
+            "utilization",
+            {"modality": "audoi", "given": "image"},
+            "modality audio, image, image - audio",
+        ),
         ("utilization", {"modality": "audio"}, "say also given"),
         ("contributions", {"modality": "audio", "empty": "zero"}, "no row with"),
     ],
@@ -333,3 +340,38 @@ def test_replacing_an_audit_touches_no_files_but_its_shards(tmp_path):
     (tmp_path / "out" / "report.json").write_text(json.dumps(value))
     report.save(tmp_path / "out", overwrite=True)
     assert (tmp_path / "out" / "mine" / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("modalities", [("audio",), ("audio", "image"), ("audio", "image", "text")])
+def test_the_measures_speak_the_same_words(modalities, tmp_path):
+    """What reads records and what writes them agree on the labels, and an audit's own rows fill every figure."""
+    from mmaudit.measures import compute_measures
+
+    report = make_report(modalities, samples=200, folder=tmp_path)
+    measures, failures = compute_measures(
+        tmp_path / "coalitions",
+        modalities=modalities,
+        classes=report.classes,
+        grouped=False,
+        seed=0,
+        replicates=100,
+    )
+    assert failures == ()
+    real = AuditReport(report.record.model_copy(update={"measures": measures}))
+    for key, labels in LABELS.items():
+        if measures[key].undefined is None:
+            assert {tuple(sorted(row.labels)) for row in measures[key].rows} == {
+                tuple(sorted(labels))
+            }
+    # The invented answers have the same points as the measures find in the table.
+    for modality in modalities:
+        for key, more in (
+            ("contributions", {}),
+            ("utilization", {"given": "rest"}),
+            ("responses", {}),
+        ):
+            assert real.estimate(key, modality=modality, **more).value == pytest.approx(
+                report.estimate(key, modality=modality, **more).value, abs=1e-6
+            )
+    assert len(real.figures()) == 5
+    assert len(real.summary()) >= 1

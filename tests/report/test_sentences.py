@@ -53,13 +53,16 @@ def test_synergy_and_overlap_have_opposite_words():
     assert "overlap" in overlap
     assert "-" not in overlap, "the sign is in the words"
     synergy = Estimate(value=0.4, low=0.3, high=0.5, n=600)
-    record = _with(report, "interactions", {"modalities": "audio+image"}, synergy)
+    record = _with(report, "interactions", {"first": "audio", "second": "image"}, synergy)
     assert (
         standout(record)[2]
         == "audio and image are worth .40 [.30, .50] of accuracy more together than one by one."
     )
     unclear = Estimate(value=0.4, low=-0.3, high=0.5, n=600)
-    assert len(standout(_with(report, "interactions", {"modalities": "audio+image"}, unclear))) == 2
+    assert (
+        len(standout(_with(report, "interactions", {"first": "audio", "second": "image"}, unclear)))
+        == 2
+    )
 
 
 def test_no_response_is_said():
@@ -127,3 +130,9 @@ def test_shortened_names_keep_both_ends():
     assert text.startswith("left/")
     assert text.endswith("/right")
     assert shorten(" \n\u202e ") == "(empty)"
+
+
+def test_an_interval_with_a_warning_is_not_told_without_it():
+    small = standout(make_report(samples=30).record)
+    assert all(text.endswith("(see the warning on this interval).") for text in small[:1])
+    assert not any("warning" in text for text in standout(make_report(samples=600).record))

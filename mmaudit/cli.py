@@ -1,0 +1,265 @@
+"""The command line. Each command is a few lines around a function that Python has too.
+
+Results go to stdout; progress and hints go to stderr. Heavy imports stay inside the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmaudit.ending import Commands, StoppedError, interrupt_status, only_ours_on_stdout, rank, say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mmaudit.report import AuditReport
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    cls=Commands,
+    help="Audit a trained multimodal model: which modality it uses, which it ignores, and how sure one can be.",
+    epilog="First steps: mmaudit demo. Your own model: mmaudit init CHECKPOINT --factory module:function --data module:function",
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Precision(StrEnum):
+    """Numbers that the model computes in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+AuditFile = Annotated[Path, typer.Argument(metavar="AUDIT.yaml", help="The audit file; 'mmaudit init' drafts one.", show_default=False)]
+RecordFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished audit.", show_default=False)]
+Device = Annotated[str | None, typer.Option(help="Where to run: cpu, cuda, cuda:1, ...  [default: a GPU if there is one]", show_default=False)]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="mmaudit")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mmaudit import __version__
+
+        typer.echo(f"mmaudit {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, as MMAUDIT_DEBUG=1 does.")] = False,
+) -> None:
+    """Set what holds for all commands."""
+    if debug:
+        os.environ["MMAUDIT_DEBUG"] = "1"
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def audit(
+    context: typer.Context,
+    audit_file: AuditFile,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the record.  [default: runs/TITLE-DATE]", show_default=False)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted audit.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the audit that is in the folder.")] = False,
+    device: Device = None,
+    precision: Annotated[Precision, typer.Option(help="bfloat16 and float16 run under autocast.")] = Precision.float32,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the data's own.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything drawn.  [default: the audit file's]", show_default=False)] = None,
+    replicates: Annotated[int, typer.Option(min=100, help="Bootstrap replicates behind the intervals.")] = 2000,
+    measures: Annotated[str | None, typer.Option(metavar="A,B", help="Only these measures.", show_default=False)] = None,
+    no_optimize: Annotated[bool, typer.Option("--no-optimize", help="Evaluate every coalition by a pass of its own.")] = False,
+    store_logits: Annotated[bool, typer.Option("--store-logits", help="Keep the class scores of every coalition.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds a DataLoader worker may take for a batch.")] = 120,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON, and nothing else on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Audit a model and write the record: evaluate it on every set of modalities, then measure."""
+    if resume and overwrite:
+        raise typer.BadParameter("--resume goes on with what is there and --overwrite replaces it; give one of them", context)
+    from mmaudit.places import new_folder, resumable, resume_command
+
+    measure_keys = _measure_keys(measures)
+    device = _known_device(device)
+    quiet = quiet or rank() > 0
+    folder = out if out is not None else new_folder(audit_file, resume=resume, overwrite=overwrite)
+    if not quiet:
+        say(f"Auditing {audit_file}; the record goes to {folder}")
+    try:
+        report = _run_audit(
+            audit_file, quiet=quiet, out=folder, resume=resume, overwrite=overwrite, device=device,
+            precision=precision.value, batch_size=batch_size, seed=seed, replicates=replicates, measures=measure_keys,
+            optimize=not no_optimize, store_logits=store_logits, timeout=timeout,
+        )  # fmt: skip
+    except KeyboardInterrupt as stop:
+        text = "interrupted before anything was computed: nothing to resume."
+        if resumable(folder):
+            text = f"interrupted: go on with  {resume_command(context, audit_file, folder)}"
+        raise StoppedError(text, interrupt_status(stop)) from stop
+    if rank() > 0:
+        return
+    if as_json:
+        typer.echo((folder / "report.json").read_text(encoding="utf-8"), nl=False)
+        if not quiet:
+            say(_hints(folder))
+    else:
+        _print_report(report)
+        typer.echo(_hints(folder))
+
+
+@app.command()
+def show(
+    folder: RecordFolder,
+    measure: Annotated[str | None, typer.Option(metavar="KEY", help="Print this measure's table.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Print what an audit found."""
+    from mmaudit.report import AuditReport
+
+    report = AuditReport.load(folder)
+    if measure is None:
+        if as_json:
+            typer.echo(report.record.model_dump_json(indent=1))
+        else:
+            _print_report(report)
+    else:
+        from mmaudit.export.measure_table import print_measure
+
+        found = report.measure(measure)
+        if as_json:
+            typer.echo(found.model_dump_json(indent=1))
+        else:
+            print_measure(report, measure, _console())
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    folder: RecordFolder,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="One file that opens offline.", show_default=False)] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="The first screen as Markdown; - for stdout.", show_default=False)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+) -> None:
+    """Write a record as HTML or Markdown."""
+    from mmaudit.exceptions import RecordError
+    from mmaudit.report import AuditReport
+
+    if html is None and markdown is None:
+        raise typer.BadParameter("say what to write: --html FILE, --markdown FILE or both", context)
+    files = [path for path in (html, markdown) if path is not None and str(path) != "-"]
+    for path in files:
+        if path.is_dir():
+            raise RecordError(f"{path} is a folder; name a file in it, for example {path / 'report.html'}")
+        if path.exists() and not force:
+            raise RecordError(f"{path} exists already; choose another name, or say --force to replace it")
+    if str(html) == "-":
+        raise typer.BadParameter("--html needs a file name, only --markdown can go to stdout", context)
+    report = AuditReport.load(folder)
+    if html is not None:
+        report.html(html)
+    if markdown is not None:
+        from mmaudit.export.markdown import to_markdown
+        from mmaudit.report.store import write_text_atomic
+
+        text = to_markdown(report)
+        if str(markdown) == "-":
+            typer.echo(text, nl=False)
+        else:
+            write_text_atomic(markdown, text)
+    for path in files:
+        say(f"wrote {path}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the record.")] = Path("mmaudit-demo"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another audit that is in the folder.")] = False,
+) -> None:
+    """Audit a small model that comes along, offline, in under a minute."""
+    from mmaudit.places import demo_folder, find_demo
+
+    subject = find_demo()
+    demo_folder(out, subject.title, overwrite=overwrite)
+    say(f"mmaudit demo · a shipped model with a planted fault: {subject.planted}\n")
+    try:
+        report = _run_audit(subject.audit_file, out=out, overwrite=True)
+    except KeyboardInterrupt as stop:
+        raise StoppedError("interrupted: mmaudit demo starts again.", interrupt_status(stop)) from stop
+    report.html(out / "report.html")
+    _print_report(report)
+    typer.echo(f"\n Report: {out / 'report.html'}      Tables: mmaudit show {out} --measure contributions")
+    typer.echo(" Your own model: mmaudit init CHECKPOINT --factory module:function --data module:function")
+
+
+def _run_audit(audit_file: Path, *, quiet: bool = False, **options: Any) -> AuditReport:
+    from mmaudit.progress import show_progress
+
+    with only_ours_on_stdout(), show_progress(quiet=quiet) as progress:
+        # torch takes seconds to import: the progress is on the screen before.
+        from mmaudit.auditing import audit
+
+        return audit(audit_file, progress=progress, **options)
+
+
+def _measure_keys(text: str | None) -> Sequence[str] | None:
+    if text is None:
+        return None
+    from mmaudit.report.labels import LABELS
+
+    keys = [key.strip() for key in text.split(",") if key.strip()]
+    unknown = [key for key in keys if key not in LABELS]
+    if unknown or not keys:
+        raise typer.BadParameter(f"unknown measure {', '.join(map(repr, unknown or ['']))}; there are {', '.join(LABELS)}", param_hint="--measures")
+    return keys
+
+
+def _known_device(name: str | None) -> str | None:
+    """Refuse a device that is not there before anything is loaded."""
+    if name is None:
+        return None
+    import torch
+
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise typer.BadParameter(f"'{name}' is no device; expected cpu, cuda, cuda:1, mps or the like", param_hint="--device") from None
+    if kind != "cpu" and not (torch.accelerator.is_available() and torch.accelerator.current_accelerator().type == kind):
+        raise typer.BadParameter(f"this machine offers torch no {kind}; leave --device out, or say cpu", param_hint="--device")
+    return name
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _print_report(report: AuditReport) -> None:
+    from mmaudit.export.terminal import print_report
+
+    console = _console()
+    if sys.stdout.isatty():
+        console.print()
+    print_report(report, console)
+
+
+def _hints(folder: Path) -> str:
+    return f"\n Record: {folder}\n Report: mmaudit export {folder} --html {folder / 'report.html'}"

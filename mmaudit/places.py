@@ -1,0 +1,142 @@
+"""Where the command line puts records: a folder of its own for every audit, and never into somebody else's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from datetime import date
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from mmaudit.exceptions import RecordError, SpecError
+from mmaudit.report.record_file import RECORD_NAME
+
+__all__ = ["DemoSubject", "demo_folder", "find_demo", "new_folder", "resumable", "resume_command"]
+
+_RUNS = Path("runs")
+_STATE = "audit-state.json"
+_SUBJECTS = "mmaudit.subjects"
+
+
+class DemoSubject(Protocol):
+    """What an entry point of the group ``mmaudit.subjects`` returns."""
+
+    audit_file: Path
+    title: str
+    planted: str
+
+
+def resumable(folder: Path) -> bool:
+    """Whether a folder holds an audit that can go on."""
+    return (folder / _STATE).is_file()
+
+
+def new_folder(audit_file: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
+    """Folder for an audit whose user named none: ``runs/<title>-<date>``, with a number if that is taken.
+
+    Args:
+        audit_file: Its title, or where it lies, gives the name.
+        resume: Find the interrupted audit of this title that was written to last.
+        overwrite: Take the folder without a number even if it is taken.
+
+    Raises:
+        SpecError: If the audit file cannot be read.
+        RecordError: If there is no interrupted audit to resume.
+    """
+    stem = _RUNS / _slug(audit_file)
+    if resume:
+        interrupted = [path for path in _of_title(stem) if resumable(path)]
+        if not interrupted:
+            raise RecordError(f"there is no interrupted audit in {stem}-*; name its folder with --out, or start without --resume")
+        return max(interrupted, key=lambda path: (path / _STATE).stat().st_mtime)
+    first = stem.with_name(f"{stem.name}-{date.today().isoformat()}")
+    if overwrite:
+        return first
+    names = (first if number == 1 else first.with_name(f"{first.name}-{number}") for number in range(1, 10_000))
+    return next(path for path in names if not path.exists())
+
+
+def resume_command(context: Any, audit_file: Path, folder: Path) -> str:
+    """The command line that goes on with an interrupted audit; options that decide its numbers are repeated.
+
+    Args:
+        context: Of the command that was interrupted.
+        audit_file: What it audited.
+        folder: Where it wrote.
+    """
+    words = ["mmaudit", "audit", str(audit_file), "--out", str(folder)]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name)
+        if parameter.param_type_name != "option" or parameter.name in ("out", "resume", "overwrite"):
+            continue
+        if value is True:
+            words.append(parameter.opts[0])
+        elif value not in (None, False, parameter.default):
+            words += [parameter.opts[0], str(value)]
+    return shlex.join([*words, "--resume"])
+
+
+def find_demo() -> DemoSubject:
+    """The sample subject that is audited by ``mmaudit demo``.
+
+    Raises:
+        SpecError: If no package brings one along.
+    """
+    for entry in entry_points(group=_SUBJECTS):
+        found: DemoSubject = entry.load()()
+        return found
+    raise SpecError("no installed package brings a sample model along; install mmaudit with its sample_models (pip install -e .)")
+
+
+def demo_folder(folder: Path, title: str, *, overwrite: bool = False) -> None:
+    """Make sure that a demo replaces nothing but a demo.
+
+    Args:
+        folder: Where the demo wants to write.
+        title: Of the demo's subject.
+        overwrite: Replace another audit too.
+
+    Raises:
+        RecordError: If the folder holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RecordError(f"{folder} is a file; choose a folder with --out")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / RECORD_NAME).exists() and not resumable(folder):
+        raise RecordError(f"{folder} exists and holds no audit; choose another folder with --out")
+    if not overwrite and (folder / RECORD_NAME).exists() and _title(folder) != title:
+        raise RecordError(f"{folder} holds another audit; choose another folder with --out, or say --overwrite")
+
+
+def _title(folder: Path) -> str | None:
+    from mmaudit.report import AuditReport
+
+    try:
+        return AuditReport.load(folder).title
+    except RecordError:
+        return None
+
+
+def _slug(audit_file: Path) -> str:
+    from mmaudit.masking.spec import AuditSpec, read_spec
+
+    spec = read_spec(audit_file, AuditSpec)
+    title = spec.title if isinstance(spec, AuditSpec) else None
+    if title is None:
+        title = audit_file.stem if audit_file.stem != "audit" else audit_file.resolve().parent.name
+    words = re.findall(r"\w+", title.lower().replace("_", " "))
+    name = ""
+    for word in words:
+        if name and len(name) + len(word) >= 40:
+            break
+        name += f"-{word[:40]}" if name else word[:40]
+    return name or "audit"
+
+
+def _of_title(stem: Path) -> Iterator[Path]:
+    pattern = re.compile(rf"{re.escape(stem.name)}-\d{{4}}-\d\d-\d\d(-\d+)?")
+    if stem.parent.is_dir():
+        yield from (path for path in stem.parent.iterdir() if pattern.fullmatch(path.name))
