@@ -175,6 +175,9 @@ def _maskers(
             if dim is not None and isinstance(value, torch.Tensor):
                 shape = tuple(size for d, size in enumerate(value.shape) if d != dim)
                 templates[path] = (shape, value.dtype)
+    source.may_lack = frozenset(
+        name for name, part in subject.spec.modalities.items() if train is not None and set(part.inputs.values()) <= set(templates)
+    )
     return maskers, reference.notes if reference is not None else (), templates
 
 

@@ -147,7 +147,7 @@ def show(
         if as_json:
             typer.echo(found.model_dump_json(indent=1))
         else:
-            print_measure(report, measure, _console())
+            print_measure(report, measure, _console(tables=True))
 
 
 @app.command()
@@ -246,10 +246,11 @@ def _known_device(name: str | None) -> str | None:
     return name
 
 
-def _console() -> Console:
+def _console(*, tables: bool = False) -> Console:
+    """Where results go; in files and pipes, tables are as wide as they are."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() or not tables else 1000)
 
 
 def _print_report(report: AuditReport) -> None:

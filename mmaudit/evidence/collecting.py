@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from mmaudit.evidence.batches import Batch
+from mmaudit.masking.batches import Batch
 from mmaudit.evidence.coalitions import CoalitionEvaluator
 from mmaudit.evidence.data import Source
 from mmaudit.evidence.processes import Processes

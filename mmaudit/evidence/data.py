@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmaudit.checkpoint.loader import call_factory, import_callable
-from mmaudit.evidence.batches import Batch, BatchParser
-from mmaudit.evidence.files import ArrayColumns, open_file, to_tensor
+from mmaudit.masking.arrays import to_tensor
+from mmaudit.masking.batches import Batch, BatchParser
+from mmaudit.evidence.files import ArrayColumns, open_file
 from mmaudit.evidence.loaders import BatchReader, BatchStream, Selection, open_loader
 from mmaudit.exceptions import DataError
 from mmaudit.masking.spec import MaskingSpec, SourceSpec
@@ -47,6 +48,8 @@ class Source:
         self._spec = spec
         self._notes = notes
         self.files = files
+        self.may_lack: frozenset[str] = frozenset()
+        """Modalities that no sample needs to have, because other data shows what they look like."""
 
     @property
     def description(self) -> str:
@@ -105,8 +108,9 @@ class Source:
                 start = here + parser.count(raw.data)
         if self._reader.length is None and not read:
             raise DataError(f"{self.description}: no batches; expected at least one")
-        if selection == Selection() and parser.never_found:
-            name = parser.never_found[0]
+        never_found = [name for name in parser.never_found if name not in self.may_lack]
+        if selection == Selection() and never_found:
+            name = never_found[0]
             paths = ", ".join(f"'{path}'" for path in self._spec.modalities[name].inputs.values())
             raise DataError(
                 f"no sample has modality '{name}' (path {paths}); the batches hold {_contents(data)}"

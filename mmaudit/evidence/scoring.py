@@ -22,7 +22,9 @@ __all__ = ["LEAST_LOGLIK", "Classification", "ValueFunction", "value_function"]
 LEAST_LOGLIK = -18.420681
 """Log-likelihoods of responses are clamped at log(1e-8), as in AGM's released code (Li et al. 2023)."""
 
-_TIE = 1e-9
+_TIE = 1e-6
+_NOTHING = 1e-5
+"""Of a sample's largest class score: closer scores tie, and a smaller response is none. Both are above float32 rounding."""
 
 
 class ValueFunction(Protocol):
@@ -133,20 +135,22 @@ class Classification:
             "confidence": confidence.exp().T,
             "entropy": torch.special.entr(logp.exp()).sum(-1).T,
         }
+        scale = scores.abs().amax((0, 2)).unsqueeze(-1)  # per sample: what a difference of logits is small beside
         weights = torch.as_tensor(np.asarray(responses), dtype=torch.float64)
         zeroed = weights.clone()
         zeroed[:, 0] = 0
         for empty, table in (("exact", weights), ("zero", zeroed)):
             phi = torch.einsum("ms,snk->mnk", table, scores)
             top = phi.max(-1, keepdim=True).values
-            best = phi >= top - _TIE * (1 + top.abs())
+            best = phi >= top - _TIE * scale
             hit = best.gather(-1, y.expand(len(phi), n).unsqueeze(-1)).squeeze(-1)
             loglik = torch.log_softmax(phi, -1).gather(-1, y.expand(len(phi), n).unsqueeze(-1)).squeeze(-1)
             columns[f"response_prediction_{empty}"] = phi.argmax(-1).T
             columns[f"response_score_{empty}"] = (hit / best.sum(-1)).T
             columns[f"response_loglik_{empty}"] = loglik.clamp(min=LEAST_LOGLIK).T
             if empty == "exact":
-                columns["response_size"] = (phi - phi.mean(-1, keepdim=True)).abs().amax(-1).T
+                size = (phi - phi.mean(-1, keepdim=True)).abs().amax(-1)
+                columns["response_size"] = size.where(size > _NOTHING * scale.squeeze(-1), 0.0).T
         return {name: value.numpy() for name, value in columns.items()}
 
 

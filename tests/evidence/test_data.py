@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from mmaudit.evidence.batches import class_indices
+from mmaudit.masking.batches import class_indices
 from mmaudit.evidence.data import open_source
 from mmaudit.exceptions import DataError
 from mmaudit.masking.reference import Reference
@@ -205,7 +205,7 @@ def test_bad_batches(batches, changes, words):
 
 
 def test_many_ids_take_little_memory_and_are_still_compared():
-    from mmaudit.evidence.batches import _SeenIds
+    from mmaudit.masking.batches import _SeenIds
 
     seen = _SeenIds()
     for start in range(0, 100_000, 500):

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmaudit.evidence.files import to_tensor
 from mmaudit.exceptions import DataError
+from mmaudit.masking.arrays import to_tensor
 from mmaudit.masking.base import stable_hash
 from mmaudit.masking.masked_batch import batch_dimension
 from mmaudit.masking.paths import find_value, get_value, map_leaves
@@ -55,10 +55,12 @@ class BatchParser:
     Args:
         spec: Where things are in a batch.
         note: Takes what was changed or found on the way.
+        to_cpu: Whether tensors that lie elsewhere are brought to the CPU.
     """
 
-    def __init__(self, spec: MaskingSpec, note: Callable[[Note], None]) -> None:
+    def __init__(self, spec: MaskingSpec, note: Callable[[Note], None], *, to_cpu: bool = True) -> None:
         self._spec = spec
+        self._to_cpu = to_cpu
         self._note = note
         self._seen = _SeenIds()
         self._kinds: dict[str, tuple[torch.dtype, int]] = {}
@@ -77,11 +79,18 @@ class BatchParser:
         """
         if self._spec.target is not None:
             return _length(get_value(data, self._spec.target), f"target '{self._spec.target}'")
-        for name, modality in self._spec.modalities.items():
-            for path in modality.inputs.values():
-                value = find_value(data, path)
-                if value is not None:
-                    return _length(value, f"modality '{name}', path '{path}'")
+        found = {
+            f"modality '{name}', path '{path}'": value
+            for name, modality in self._spec.modalities.items()
+            for path in modality.inputs.values()
+            if (value := find_value(data, path)) is not None
+        }
+        if found:
+            # Samples run along the first axis as a rule; where inputs disagree on it, along one whose size they share.
+            first = _length(next(iter(found.values())), next(iter(found)))
+            shapes = [tuple(v.shape) if isinstance(v, Tensor) else (len(v),) for v in found.values()]
+            shared = [size for size in shapes[0] if all(size in shape for shape in shapes)]
+            return first if first in shared or not shared else shared[0]
         raise DataError(
             "the batch has neither a target nor any modality's input, so its samples cannot be counted"
         )
@@ -123,7 +132,7 @@ class BatchParser:
 
     def _leaf(self, leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
-            return leaf if leaf.device.type == "cpu" else leaf.cpu()
+            return leaf.cpu() if self._to_cpu and leaf.device.type != "cpu" else leaf
         return (
             to_tensor(leaf, "an array of the batches", self._note)
             if leaf.dtype.kind in "biufc"
