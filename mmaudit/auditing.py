@@ -50,6 +50,8 @@ __all__ = ["Precision", "audit"]
 Precision = Literal["float32", "bfloat16", "float16"]
 _TABLE = "coalitions"
 _STATE = "audit-state.json"
+_WORK = ".running"
+"""Where an audit works until its record is whole; what the folder held before stays until then."""
 
 
 def audit(
@@ -125,22 +127,23 @@ def audit(
             return Collector(source, evaluator, maskers, value, weights, processes, templates, store_logits, progress)
 
         collecting = collector(optimize)
-        _check_expected(collecting, subject, folder)
+        work = folder / _WORK
+        _check_expected(collecting, subject, work)
         try:
-            collecting.collect(folder / _TABLE)
+            collecting.collect(work / _TABLE)
         except MismatchError as error:
             subject.notes.append(Note(kind="fallback", topic="evidence", text=str(error)))
-            shutil.rmtree(folder / _TABLE)
+            shutil.rmtree(work / _TABLE)
             collecting = collector(False)
-            collecting.collect(folder / _TABLE)
-        _write_cost(folder, collecting, processes, time.monotonic() - started)
+            collecting.collect(work / _TABLE)
+        _write_cost(work, collecting, processes, time.monotonic() - started)
         processes.wait()
         if processes.main:
             record = _record(
-                subject, source, collecting, structure, maskers, folder, settings, reference_notes, measures, progress
+                subject, source, collecting, structure, maskers, work, settings, reference_notes, measures, progress
             )
-            AuditReport(record, folder).save(folder, overwrite=True)
-            (folder / _STATE).unlink(missing_ok=True)
+            AuditReport(record, work).save(folder, overwrite=True)
+            shutil.rmtree(work)
         processes.wait()
         report = AuditReport.load(folder)
         if out is None:
@@ -194,9 +197,9 @@ def _structure(
         return find_structure(subject.model, Caller(subject.model, subject.spec), first.prepare(batch))
 
 
-def _check_expected(collector: Collector, subject: Subject, folder: Path) -> None:
+def _check_expected(collector: Collector, subject: Subject, work: Path) -> None:
     expected = subject.spec.expected if isinstance(subject.spec, AuditSpec) else None
-    if expected is None or shard_infos(folder / _TABLE):
+    if expected is None or shard_infos(work / _TABLE):
         return
     accuracy, n = plain_accuracy(collector)
     if abs(accuracy - expected.accuracy) > expected.tolerance:
@@ -241,27 +244,25 @@ def _claim(
     """Make sure that nothing in the folder is lost or mixed up with another audit."""
     fingerprint = _fingerprint(subject, settings)
     if processes.main:
-        state = folder / _STATE
+        work = folder / _WORK
         if resume:
-            _check_resumable(folder, state, fingerprint)
+            _check_resumable(folder, fingerprint)
         else:
-            if not overwrite and ((folder / "report.json").exists() or state.exists()):
-                what = "a finished audit" if (folder / "report.json").exists() else "an interrupted audit"
-                way = "choose another folder or say overwrite" if "finished" in what else "say resume or overwrite"
-                raise RecordError(f"{folder} holds {what}: {way}.")
-            (folder / "report.json").unlink(missing_ok=True)
-            shutil.rmtree(folder / _TABLE, ignore_errors=True)
-            for leftover in folder.glob("cost-*.json"):
-                leftover.unlink()
+            if not overwrite and (folder / "report.json").exists():
+                raise RecordError(f"{folder} holds a finished audit: choose another folder or say overwrite.")
+            if not overwrite and (work / _STATE).exists():
+                raise RecordError(f"{folder} holds an interrupted audit: say resume or overwrite.")
             try:
-                folder.mkdir(parents=True, exist_ok=True)
-                write_json_atomic(state, {"fingerprint": fingerprint, "settings": settings})
+                shutil.rmtree(work, ignore_errors=True)
+                work.mkdir(parents=True)
+                write_json_atomic(work / _STATE, {"fingerprint": fingerprint, "settings": settings})
             except OSError as error:
                 raise RecordError(f"{folder} cannot be written to: {error.strerror or error}.") from None
     processes.wait()
 
 
-def _check_resumable(folder: Path, state: Path, fingerprint: str) -> None:
+def _check_resumable(folder: Path, fingerprint: str) -> None:
+    state = folder / _WORK / _STATE
     if (folder / "report.json").exists() and not state.exists():
         raise RecordError(f"the audit in {folder} is finished: there is nothing to resume.")
     try:

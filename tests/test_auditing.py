@@ -137,7 +137,7 @@ class TestInterruption:
 
         with pytest.raises(KeyboardInterrupt):
             audited(data=Data(10_000, 500), out=broken, progress=interrupted)
-        assert len(shard_paths(broken / "coalitions")) == 1
+        assert len(shard_paths(broken / ".running" / "coalitions")) == 1
         with pytest.raises(RecordError, match="resume or overwrite"):
             audited(data=Data(10_000, 500), out=broken)
         audited(data=Data(10_000, 500), out=broken, resume=True)
@@ -161,6 +161,9 @@ class TestInterruption:
         with pytest.raises(RecordError, match="holds a finished audit"):
             audited(out=tmp_path)
         assert AuditReport.load(tmp_path) == first
+        with pytest.raises(DataError):
+            audited(out=tmp_path, overwrite=True, spec={**SPEC, "target": "labels"})
+        assert AuditReport.load(tmp_path) == first, "a failed audit took the old one with it"
         assert audited(out=tmp_path, overwrite=True).record.report_id != first.record.report_id
 
     @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
@@ -173,19 +176,18 @@ class TestInterruption:
         rng = random.Random(seed)
         shards_before = 0
         for attempt in range(30):
-            flags = ["resume"] if (killed / "audit-state.json").exists() else []
+            flags = ["resume"] if (killed / ".running" / "audit-state.json").exists() else []
             process = subprocess.Popen([*command, killed, str(samples), str(pause), *flags], env=environment)
             try:
                 process.wait(rng.uniform(1.0, 4.0) if attempt < 6 else 120)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-            shards = len(shard_paths(killed / "coalitions"))
+            if (killed / "report.json").exists() and not (killed / ".running").exists():
+                break
+            shards = len(shard_paths(killed / ".running" / "coalitions"))
             assert shards >= shards_before, "a finished shard was lost"
             shards_before = shards
-            finished = (killed / "report.json").exists() and not (killed / "audit-state.json").exists()
-            if process.returncode == 0 or finished:
-                break
             assert process.returncode == -signal.SIGKILL
         assert_same_audit(whole, killed)
         assert not list(killed.rglob("*.tmp"))

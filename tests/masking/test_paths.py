@@ -111,12 +111,21 @@ def test_transformers_containers():
     ],
 )
 def test_errors_say_what_is_there(container, path, words):
-    for call in (lambda: get_value(container, path), lambda: with_values(container, {path: Y})):
+    calls = [lambda: get_value(container, path)]
+    if not isinstance(container, dict) or "." in path:  # a mapping takes a new key: a modality that a batch leaves out
+        calls.append(lambda: with_values(container, {path: Y}))
+    for call in calls:
         with pytest.raises(DataError) as error:
             call()
         assert "\n" not in str(error.value)
         for word in words:
             assert word in str(error.value)
+
+
+def test_a_mapping_takes_a_new_last_key():
+    batch = {"image": X}
+    assert with_values(batch, {"audio": Y}) == {"image": X, "audio": Y}
+    assert list(batch) == ["image"]
 
 
 def test_absent_is_none_but_nonsense_is_an_error():
