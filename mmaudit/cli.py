@@ -5,16 +5,25 @@ Results go to stdout; progress and hints go to stderr. Heavy imports stay inside
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmaudit.ending import Commands, StoppedError, interrupt_status, only_ours_on_stdout, rank, say
+from mmaudit.command_line.ending import (
+    Commands,
+    StoppedError,
+    interrupt_status,
+    only_ours_on_stdout,
+    rank,
+    say,
+)
+from mmaudit.command_line.options import known_device, measure_keys, yaml_mapping
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,9 +51,22 @@ class Precision(StrEnum):
     float16 = "float16"
 
 
-AuditFile = Annotated[Path, typer.Argument(metavar="AUDIT.yaml", help="The audit file; 'mmaudit init' drafts one.", show_default=False)]
-RecordFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished audit.", show_default=False)]
-Device = Annotated[str | None, typer.Option(help="Where to run: cpu, cuda, cuda:1, ...  [default: a GPU if there is one]", show_default=False)]
+AuditFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="AUDIT.yaml", help="The audit file; 'mmaudit init' drafts one.", show_default=False
+    ),
+]
+RecordFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder of a finished audit.", show_default=False)
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Where to run: cpu, cuda, cuda:1, ...  [default: a GPU if there is one]",
+        show_default=False,
+    ),
+]
 
 
 def main() -> None:
@@ -63,8 +85,12 @@ def _version(wanted: bool) -> None:
 @app.callback(invoke_without_command=True)
 def start(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, as MMAUDIT_DEBUG=1 does.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks, as MMAUDIT_DEBUG=1 does.")
+    ] = False,
 ) -> None:
     """Set what holds for all commands."""
     if debug:
@@ -77,36 +103,71 @@ def start(
 def audit(
     context: typer.Context,
     audit_file: AuditFile,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the record.  [default: runs/TITLE-DATE]", show_default=False)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted audit.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the audit that is in the folder.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the record.  [default: runs/TITLE-DATE]",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted audit.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the audit that is in the folder.")
+    ] = False,
     device: Device = None,
-    precision: Annotated[Precision, typer.Option(help="bfloat16 and float16 run under autocast.")] = Precision.float32,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the data's own.", show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything drawn.  [default: the audit file's]", show_default=False)] = None,
-    replicates: Annotated[int, typer.Option(min=100, help="Bootstrap replicates behind the intervals.")] = 2000,
-    measures: Annotated[str | None, typer.Option(metavar="A,B", help="Only these measures.", show_default=False)] = None,
-    no_optimize: Annotated[bool, typer.Option("--no-optimize", help="Evaluate every coalition by a pass of its own.")] = False,
-    store_logits: Annotated[bool, typer.Option("--store-logits", help="Keep the class scores of every coalition.")] = False,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds a DataLoader worker may take for a batch.")] = 120,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON, and nothing else on stdout.")] = False,
+    precision: Annotated[
+        Precision, typer.Option(help="bfloat16 and float16 run under autocast.")
+    ] = Precision.float32,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Instead of the data's own.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Of everything drawn.  [default: the audit file's]", show_default=False
+        ),
+    ] = None,
+    replicates: Annotated[
+        int, typer.Option(min=100, help="Bootstrap replicates behind the intervals.")
+    ] = 2000,
+    measures: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only these measures.", show_default=False)
+    ] = None,
+    no_optimize: Annotated[
+        bool, typer.Option("--no-optimize", help="Evaluate every coalition by a pass of its own.")
+    ] = False,
+    store_logits: Annotated[
+        bool, typer.Option("--store-logits", help="Keep the class scores of every coalition.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, help="Seconds a DataLoader worker may take for a batch.")
+    ] = 120,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the record as JSON, and nothing else on stdout.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Audit a model and write the record: evaluate it on every set of modalities, then measure."""
     if resume and overwrite:
-        raise typer.BadParameter("--resume goes on with what is there and --overwrite replaces it; give one of them", context)
-    from mmaudit.places import new_folder, resumable, resume_command
+        raise typer.BadParameter(
+            "--resume goes on with what is there and --overwrite replaces it; give one of them",
+            context,
+        )
+    from mmaudit.command_line.places import new_folder, resumable, resume_command
 
-    measure_keys = _measure_keys(measures)
-    device = _known_device(device)
+    keys = measure_keys(measures)
+    device = known_device(device)
     quiet = quiet or rank() > 0
     folder = out if out is not None else new_folder(audit_file, resume=resume, overwrite=overwrite)
     if not quiet:
-        say(f"Auditing {audit_file}; the record goes to {folder}")
+        say(f"Auditing {audit_file}\nRecord   {folder}")
     try:
         report = _run_audit(
             audit_file, quiet=quiet, out=folder, resume=resume, overwrite=overwrite, device=device,
-            precision=precision.value, batch_size=batch_size, seed=seed, replicates=replicates, measures=measure_keys,
+            precision=precision.value, batch_size=batch_size, seed=seed, replicates=replicates, measures=keys,
             optimize=not no_optimize, store_logits=store_logits, timeout=timeout,
         )  # fmt: skip
     except KeyboardInterrupt as stop:
@@ -128,7 +189,10 @@ def audit(
 @app.command()
 def show(
     folder: RecordFolder,
-    measure: Annotated[str | None, typer.Option(metavar="KEY", help="Print this measure's table.", show_default=False)] = None,
+    measure: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Print this measure's table.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Print what an audit found."""
@@ -154,8 +218,16 @@ def show(
 def export(
     context: typer.Context,
     folder: RecordFolder,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="One file that opens offline.", show_default=False)] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="The first screen as Markdown; - for stdout.", show_default=False)] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="One file that opens offline.", show_default=False),
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The first screen as Markdown; - for stdout.", show_default=False
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
     """Write a record as HTML or Markdown."""
@@ -167,11 +239,17 @@ def export(
     files = [path for path in (html, markdown) if path is not None and str(path) != "-"]
     for path in files:
         if path.is_dir():
-            raise RecordError(f"{path} is a folder; name a file in it, for example {path / 'report.html'}")
+            raise RecordError(
+                f"{path} is a folder; name a file in it, for example {path / 'report.html'}"
+            )
         if path.exists() and not force:
-            raise RecordError(f"{path} exists already; choose another name, or say --force to replace it")
+            raise RecordError(
+                f"{path} exists already; choose another name, or say --force to replace it"
+            )
     if str(html) == "-":
-        raise typer.BadParameter("--html needs a file name, only --markdown can go to stdout", context)
+        raise typer.BadParameter(
+            "--html needs a file name, only --markdown can go to stdout", context
+        )
     report = AuditReport.load(folder)
     if html is not None:
         report.html(html)
@@ -189,61 +267,170 @@ def export(
 
 
 @app.command()
+def init(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", help="File or folder with the weights.", show_default=False
+        ),
+    ],
+    factory: Annotated[
+        str,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Builds the model the weights go into.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="MODULE:FUNCTION|FILE",
+            help="Gives a DataLoader, or is an .npz or Parquet file.",
+            show_default=False,
+        ),
+    ],
+    factory_args: Annotated[
+        str, typer.Option(metavar="{K: V}", help="Arguments of the model's function, as YAML.")
+    ] = "{}",
+    data_args: Annotated[
+        str, typer.Option(metavar="{K: V}", help="Arguments of the data's function, as YAML.")
+    ] = "{}",
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")] = Path(
+        "audit.yaml"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+) -> None:
+    """Draft a commented audit file from a checkpoint and one batch of data."""
+    from mmaudit.exceptions import SpecError
+
+    if out.suffix not in (".yaml", ".yml"):
+        raise SpecError(
+            f"an audit file ends in .yaml, found {out}; say for example --out audit.yaml"
+        )
+    if out.exists() and not force:
+        raise SpecError(
+            f"{out} exists already; choose another name with --out, or say --force to replace it"
+        )
+    arguments = {
+        name: yaml_mapping(text, name)
+        for name, text in (("--factory-args", factory_args), ("--data-args", data_args))
+    }
+    asked = sys.stdin.isatty() and not yes
+    with _owners_code():
+        from mmaudit.command_line.drafting import draft_audit_file
+        from mmaudit.report.store import write_text_atomic
+
+        draft = draft_audit_file(
+            checkpoint,
+            factory,
+            data,
+            directory=out.resolve().parent,
+            factory_args=arguments["--factory-args"],
+            data_args=arguments["--data-args"],
+            ask=_ask if asked else None,
+        )
+    write_text_atomic(out, draft.text)
+    from mmaudit.command_line.draft_page import print_draft
+
+    print_draft(draft, out, _console())
+
+
+@app.command()
+def inspect(
+    audit_file: AuditFile,
+    device: Device = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Print which module sees which modality, and what could not be determined."""
+    device = known_device(device)
+    with _owners_code():
+        from mmaudit.command_line.inspecting import inspect_audit_file, print_structure
+
+        title, modalities, record = inspect_audit_file(audit_file, device=device)
+    if as_json:
+        typer.echo(record.model_dump_json(indent=1))
+    else:
+        print_structure(title, modalities, record, _console())
+
+
+@app.command()
+def preview(
+    audit_file: AuditFile,
+    samples: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 3,
+    device: Device = None,
+) -> None:
+    """Show a few samples whole and masked, and what the model says to each."""
+    device = known_device(device)
+    with _owners_code():
+        from mmaudit.command_line.previewing import preview_audit_file
+
+        found = preview_audit_file(audit_file, samples=samples, device=device)
+    from mmaudit.command_line.preview_page import print_preview
+
+    print_preview(found, _console())
+    say(f"\nIs this what the model was trained on? Then: mmaudit audit {audit_file}")
+
+
+@app.command()
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the record.")] = Path("mmaudit-demo"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another audit that is in the folder.")] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the record.")] = Path(
+        "mmaudit-demo"
+    ),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another audit that is in the folder.")
+    ] = False,
 ) -> None:
     """Audit a small model that comes along, offline, in under a minute."""
-    from mmaudit.places import demo_folder, find_demo
+    from mmaudit.command_line.places import demo_folder, find_demo
 
     subject = find_demo()
     demo_folder(out, subject.title, overwrite=overwrite)
-    say(f"mmaudit demo · a shipped model with a planted fault: {subject.planted}\n")
+    say("mmaudit demo · a shipped model with a planted fault:")
+    say(f"               {subject.planted}")
     try:
         report = _run_audit(subject.audit_file, out=out, overwrite=True)
     except KeyboardInterrupt as stop:
-        raise StoppedError("interrupted: mmaudit demo starts again.", interrupt_status(stop)) from stop
+        raise StoppedError(
+            "interrupted: mmaudit demo starts again.", interrupt_status(stop)
+        ) from stop
     report.html(out / "report.html")
     _print_report(report)
-    typer.echo(f"\n Report: {out / 'report.html'}      Tables: mmaudit show {out} --measure contributions")
-    typer.echo(" Your own model: mmaudit init CHECKPOINT --factory module:function --data module:function")
+    typer.echo(f"\n Report: {out / 'report.html'}")
+    typer.echo(f" Tables: mmaudit show {out} --measure contributions")
+    typer.echo(" Yours:  mmaudit init CHECKPOINT --factory MODULE:FUNCTION --data MODULE:FUNCTION")
+
+
+def _ask(what: str, guess: str, reason: str) -> str:
+    answer: str = typer.prompt(f"? {what} ({reason})", default=guess, err=True)
+    return answer.strip()
 
 
 def _run_audit(audit_file: Path, *, quiet: bool = False, **options: Any) -> AuditReport:
-    from mmaudit.progress import show_progress
+    from mmaudit.command_line.progress import show_progress
 
-    with only_ours_on_stdout(), show_progress(quiet=quiet) as progress:
+    with _owners_code(), show_progress(quiet=quiet) as progress:
         # torch takes seconds to import: the progress is on the screen before.
         from mmaudit.auditing import audit
 
         return audit(audit_file, progress=progress, **options)
 
 
-def _measure_keys(text: str | None) -> Sequence[str] | None:
-    if text is None:
-        return None
-    from mmaudit.report.labels import LABELS
+@contextlib.contextmanager
+def _owners_code() -> Iterator[None]:
+    """Around everything that runs the owner's code: its prints leave stdout alone, and the current folder is importable.
 
-    keys = [key.strip() for key in text.split(",") if key.strip()]
-    unknown = [key for key in keys if key not in LABELS]
-    if unknown or not keys:
-        raise typer.BadParameter(f"unknown measure {', '.join(map(repr, unknown or ['']))}; there are {', '.join(LABELS)}", param_hint="--measures")
-    return keys
-
-
-def _known_device(name: str | None) -> str | None:
-    """Refuse a device that is not there before anything is loaded."""
-    if name is None:
-        return None
-    import torch
-
+    It comes last, as a way to find what neither the audit file's own folder nor the installed packages have.
+    """
+    here = str(Path.cwd())
+    sys.path.append(here)
     try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        raise typer.BadParameter(f"'{name}' is no device; expected cpu, cuda, cuda:1, mps or the like", param_hint="--device") from None
-    if kind != "cpu" and not (torch.accelerator.is_available() and torch.accelerator.current_accelerator().type == kind):
-        raise typer.BadParameter(f"this machine offers torch no {kind}; leave --device out, or say cpu", param_hint="--device")
-    return name
+        with only_ours_on_stdout():
+            yield
+    finally:
+        if here in sys.path:
+            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
 
 
 def _console(*, tables: bool = False) -> Console:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -119,18 +119,16 @@ def version_of(tensor: torch.Tensor) -> int:
 
 
 @contextmanager
-def intercepted(model: nn.Module, names: Iterable[str], handler: Handler) -> Iterator[None]:
-    """Route calls of some modules through a handler ``(name, forward, args, kwargs) -> outputs``.
+def intercepted(modules: Mapping[str, nn.Module], handler: Handler) -> Iterator[None]:
+    """Route calls of some modules, by name, through a handler ``(name, forward, args, kwargs) -> outputs``.
 
     The instance's ``forward`` is replaced rather than a hook registered: hooks switch off torch's fast paths, run in an order
     that depends on the user's own hooks, and cannot stand in for a module. The user's hooks keep firing around it.
     """
-    modules = dict(model.named_modules())
     replaced: list[tuple[nn.Module, Any]] = []
     absent = object()
     try:
-        for name in names:
-            module = modules[name]
+        for name, module in modules.items():
             if isinstance(module, torch.jit.ScriptModule):
                 continue
             replaced.append((module, module.__dict__.get("forward", absent)))

@@ -29,9 +29,10 @@ from mmaudit.report.schema import ModuleRecord, StructureRecord
 
 __all__ = ["EncoderCall", "Structure", "find_structure", "inspect_structure", "mask_functions"]
 
-_MORE_ROWS = 8
-_ROWS = 3
+_ROWS = 2
 """Samples that a structure is found on; enough to see which dimension runs over them."""
+_MORE_ROWS = 4
+"""Samples that are looked at for whether they influence each other, and for modules that only some of them call."""
 
 
 @dataclass(frozen=True)
@@ -174,29 +175,29 @@ class _Finder:
         if self.spec.batching == "keep":
             return batch, "the spec says 'batching: keep'"
         try:
-            first = torch.arange(_ROWS) % batch.n
-            small = batch.rows(first)
+            small = batch.rows(torch.arange(_ROWS) % batch.n)
+            more = batch.rows(torch.arange(_MORE_ROWS) % batch.n)
         except DataError as error:
             return batch, f"samples cannot be told apart: {_short(error)}"
         try:
             with preserved_rng():
-                whole = self.caller(_cloned(small.whole, small)).clone()
+                whole = self.caller(_cloned(more.whole, more)).clone()
         except MMAuditError:
             raise
         except Exception:
             return batch, "the model does not run on part of a batch"
-        for rows in (torch.tensor([2, 0]), torch.tensor([1])):
+        for rows in (torch.tensor([2, 0]), torch.tensor([1]), torch.tensor([3])):
             try:
                 with preserved_rng():
-                    part = self.caller(_cloned(small.rows(rows).whole, small))
+                    part = self.caller(_cloned(more.rows(rows).whole, more))
             except Exception as error:
                 return batch, f"the model does not run on part of a batch ({type(error).__name__})"
-            dim = _sample_dim(whole, part, _ROWS, len(rows))
+            dim = _sample_dim(whole, part, _MORE_ROWS, len(rows))
             if dim is None:
                 return batch, "the rows of the output are not the rows of the batch"
             if not _close(whole.index_select(dim, rows.to(whole.device)), part):
                 with preserved_rng():
-                    again = self.caller(_cloned(small.whole, small))
+                    again = self.caller(_cloned(more.whole, more))
                 if not _same(again, whole):  # a stochastic model differs anyway; nothing can be said about its samples
                     return small, None
                 return batch, "the output of one sample depends on the others in its batch"
@@ -225,7 +226,7 @@ class _Finder:
             seen[key] = [tensor.detach().clone() for tensor in output_tensors(out)]
             return out
 
-        with intercepted(self.model, [name for name, _ in self.model.named_modules()], handle):
+        with intercepted(dict(self.model.named_modules()), handle):
             output = self.caller(_cloned(data, batch)).detach().clone()
         return _Observation(output, seen, order)
 
@@ -286,7 +287,7 @@ class _Finder:
             fallback=structure.fallback or fallback,
         )
         if structure.fallback is None and encoder_calls:
-            structure = self._liveness(small, sources, encoder_calls, structure)
+            structure = self._liveness(small, first, encoder_calls, structure)
         return structure
 
     def _perturb(self, small: MaskedBatch, base: _Observation) -> tuple[dict[CallKey, int], int]:
@@ -335,7 +336,7 @@ class _Finder:
         return False
 
     def _liveness(
-        self, small: MaskedBatch, sources: dict[int, list[Tensor]], encoder_calls: list[EncoderCall], structure: Structure
+        self, small: MaskedBatch, first: Trace, encoder_calls: list[EncoderCall], structure: Structure
     ) -> Structure:
         """Which inputs and which encoder outputs are read by value outside encoder calls, and where their samples run."""
         data = _cloned(small.whole, small)
@@ -343,7 +344,7 @@ class _Finder:
         masked = [path for path in small.masked_paths if path in tensors]
         inputs = {bit: [tensors[path]] for bit, path in enumerate(masked)}
         opaque: dict[CallKey, tuple[int, ...]] = {}
-        counts = self._output_counts(small, [call.key for call in encoder_calls])
+        counts = {call.key: len(call.outputs) for call in first.calls}
         bit = len(masked)
         for call in encoder_calls:
             opaque[call.key] = tuple(range(bit, bit + counts[call.key]))
@@ -367,13 +368,9 @@ class _Finder:
             live_inputs=frozenset(path for b, path in enumerate(masked) if alive >> b & 1),
         )
 
-    def _output_counts(self, small: MaskedBatch, keys: list[CallKey]) -> dict[CallKey, int]:
-        seen = self._observe(small, small.whole)
-        return {key: len(seen.calls[key]) for key in keys}
-
     def _dims(self, small: MaskedBatch, second: Trace, keys: set[CallKey]) -> dict[CallKey, tuple[int | None, ...]]:
         """Sample dimension of every encoder output, read off batches of two sizes."""
-        rows = torch.tensor([0, 1, 2, 0, 1])
+        rows = torch.tensor([0, 1, 0])
         other = self._observe(small.rows(rows), small.rows(rows).whole)
         dims = {}
         for call in second.calls:

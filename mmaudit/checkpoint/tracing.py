@@ -107,8 +107,7 @@ def trace(
     """
     mode = _LabelMode(model, sources)
     watch = _Watch(mode, opaque or {}, spreads)
-    names = [name for name, _ in model.named_modules()]
-    with intercepted(model, names, watch.handle), _ReadMode(mode, watch), mode:
+    with intercepted(dict(model.named_modules()), watch.handle), _ReadMode(mode, watch), mode:
         output = call()
     result = watch.trace
     result.output = output

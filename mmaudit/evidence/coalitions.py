@@ -38,9 +38,11 @@ Method = Literal["packed", "unpacked", "full passes"]
 
 _STEP_DOWN: dict[str, Method] = {"packed": "unpacked", "unpacked": "full passes"}
 _PACKED_ROWS = 1024
-_PACKED_BYTES = {"cpu": 2**20, "cuda": 2**27}
-"""Encoder outputs in one packed pass. On a CPU larger ones fall out of the cache: a fusion transformer over 64 tokens took twice
-as long per row with three coalitions of 64 samples packed as with one."""
+_PACKED_BYTES = 2**27
+_CACHED_BYTES = 2**20
+"""Encoder outputs in one packed pass on a CPU where they are sequences or maps: larger ones fall out of the cache. A fusion
+transformer over 64 tokens took twice as long per row with three coalitions of 64 samples packed as with one. Vectors are packed
+as far as rows allow: a head's weights are then read once for many coalitions."""
 
 
 class MismatchError(MMAuditError, RuntimeError):
@@ -145,6 +147,8 @@ class CoalitionEvaluator:
         self.packed_rows = _PACKED_ROWS
         self._real_inputs = False
         self._masked_rows = MaskedRows(self.calls)
+        known = dict(model.named_modules()) if self.calls else {}
+        self._modules = {call.key[0]: known[call.key[0]] for call in self.calls}
         self._batches = 0
         self._chance = np.random.default_rng(seed)
 
@@ -280,7 +284,8 @@ class CoalitionEvaluator:
         outputs[self.grand] = grand
         outputs[0] = empty if self.M else grand
         todo = [index for index, output in enumerate(outputs) if output is None]
-        most = _PACKED_BYTES.get(grand.device.type, 2**27)
+        wide = any(tensor.dim() > 2 for call in self.calls for tensor in present.tensors[call.key])
+        most = _CACHED_BYTES if wide and grand.device.type == "cpu" else _PACKED_BYTES
         step = max(1, min(self.packed_rows // batch.n, most // max(1, self._live_bytes(present))))
         for at in range(0, len(todo), step):
             chunk = todo[at : at + step]
@@ -381,14 +386,14 @@ class CoalitionEvaluator:
 
     def _recorded_pass(self, batch: MaskedBatch, index: int) -> tuple[Tensor, Recorded]:
         keep = {call.key: call.live for call in self.calls}
-        with self._running(batch.n), recorded(self.model, keep) as seen:
+        with self._running(batch.n), recorded(self._modules, keep) as seen:
             output = self.caller(self._safe(batch.coalition(index))).clone()
         for name in self.encoder_rows:
             self.encoder_rows[name] += batch.n
         return output, seen
 
     def _replay(self, data: Any, values: Mapping[CallKey, Any], rows: int) -> Tensor:
-        with self._running(rows, replay=True), replaced(self.model, values):
+        with self._running(rows, replay=True), replaced(self._modules, values):
             return self.caller(self._safe(data)).clone()
 
     def _safe(self, data: Any) -> Any:
@@ -443,12 +448,10 @@ class CoalitionEvaluator:
         if not first:
             return [int(self._chance.integers(self.grand))]
         whole = self.method == "unpacked"
-        most = 4 if whole else 24
+        most = 4 if whole else 16
         if self.grand <= most:
             return list(range(self.grand))
-        singles = [] if whole else [1 << m for m in range(self.M)]
-        drawn = self._chance.choice(self.grand, size=most - len(singles), replace=False).tolist()
-        return sorted({0, *singles, *drawn})
+        return sorted({0, *self._chance.choice(self.grand, size=most - 1, replace=False).tolist()})
 
     def _difference(self, batch: MaskedBatch, outputs: list[Tensor], coalitions: list[int]) -> float | None:
         """Largest difference from brute force if it is too large, else ``None``."""

@@ -33,13 +33,13 @@ class Recorded:
 
 
 @contextmanager
-def recorded(model: nn.Module, keep: Mapping[CallKey, Sequence[bool]]) -> Iterator[Recorded]:
+def recorded(modules: Mapping[str, nn.Module], keep: Mapping[CallKey, Sequence[bool]]) -> Iterator[Recorded]:
     """Keep what some calls return.
 
     Copies are kept: what follows may overwrite what an encoder returned, and an encoder may answer in a buffer of its own.
 
     Args:
-        model: The model.
+        modules: The modules that are called, by name.
         keep: Call -> which of the tensors it returns are needed; of the others only the shape is.
     """
     seen, counts = Recorded(), dict.fromkeys((name for name, _ in keep), 0)
@@ -54,7 +54,7 @@ def recorded(model: nn.Module, keep: Mapping[CallKey, Sequence[bool]]) -> Iterat
             seen.values[key] = with_tensors(out, seen.tensors[key])
         return out
 
-    with intercepted(model, counts, handle):
+    with intercepted(modules, handle):
         yield seen
     missing = set(keep) - set(seen.tensors)
     if missing:
@@ -62,7 +62,7 @@ def recorded(model: nn.Module, keep: Mapping[CallKey, Sequence[bool]]) -> Iterat
 
 
 @contextmanager
-def replaced(model: nn.Module, values: Mapping[CallKey, Any]) -> Iterator[None]:
+def replaced(modules: Mapping[str, nn.Module], values: Mapping[CallKey, Any]) -> Iterator[None]:
     """Return given values from some calls instead of running them."""
     counts = dict.fromkeys((name for name, _ in values), 0)
     used = 0
@@ -76,7 +76,7 @@ def replaced(model: nn.Module, values: Mapping[CallKey, Any]) -> Iterator[None]:
             return values[key]
         return forward(*args, **kwargs)
 
-    with intercepted(model, counts, handle):
+    with intercepted(modules, handle):
         yield
     if used != len(values):
         raise CallsDifferError(f"{used} of {len(values)} encoder calls were made")

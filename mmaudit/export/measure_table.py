@@ -38,7 +38,9 @@ def print_measure(report: AuditReport, key: str, console: Console) -> None:
         mark = f" [{remarks.setdefault(clean(reason), len(remarks) + 1)}]" if reason else ""
         cells = [Text(shorten(row.labels[name], 60)) for name in labels]
         table.add_row(
-            *cells, Text(with_interval(row.estimate, 3) + mark), count(row.estimate.n) if row.estimate.n else ""
+            *cells,
+            Text(with_interval(row.estimate, 3) + mark),
+            count(row.estimate.n) if row.estimate.n else "",
         )
     console.print(Text(f"{clean(result.title)}, {clean(result.unit)}", style="bold"))
     console.print(table)

@@ -114,7 +114,7 @@ def cases(quick: bool) -> list[Case]:
     for M in (2, 4):
         rows.append(Case("GRU, two-layer fusion transformer", "intermediate", M, lambda M=M: nets.FusionTransformer(M), sequences(M), sequence_spec(M), 24, ()))
         rows.append(Case("functional glue", "late", M, lambda M=M: nets.FunctionalGlue(M), images(M, 48), image_spec(M), 12, ()))
-    for M, batches in ((2, 12), (4, 4), (8, 2)):
+    for M, batches in ((2, 12), (4, 4), (8, 3)):
         rows.append(Case("ResNet-18 on stacked channels", "early", M, lambda M=M: nets.Early(M), images(M, 32), image_spec(M), batches, ()))
     return rows
 

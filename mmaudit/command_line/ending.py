@@ -20,7 +20,16 @@ from typer.core import TyperGroup
 
 from mmaudit.exceptions import MMAuditError
 
-__all__ = ["Commands", "StoppedError", "TerminatedError", "debugging", "only_ours_on_stdout", "rank", "say"]
+__all__ = [
+    "Commands",
+    "StoppedError",
+    "TerminatedError",
+    "debugging",
+    "interrupt_status",
+    "only_ours_on_stdout",
+    "rank",
+    "say",
+]
 
 _DEBUG = "MMAUDIT_DEBUG"
 
@@ -149,7 +158,9 @@ def _failed(error: Exception) -> int:
         return _complain(_usage(error))
     if isinstance(error, OSError) and (error.strerror or error.filename):
         where = f"{error.filename}: " if error.filename is not None else ""
-        return _complain(f"{where}{error.strerror or 'cannot be used'}; nothing was lost, check it and try again.")
+        return _complain(
+            f"{where}{error.strerror or 'cannot be used'}; nothing was lost, check it and try again."
+        )
     _complain(
         f"mmaudit failed with {type(error).__name__}: {_first_line(error)}. This is a fault of mmaudit: please report it with "
         f"the traceback that --debug (or {_DEBUG}=1) shows."
@@ -166,9 +177,14 @@ def _complain(sentence: str) -> int:
 
 def _usage(error: Any) -> str:
     sentence = " ".join(error.format_message().split()).rstrip(".")
+    sentence = sentence.replace("Value error, ", "").removeprefix("Invalid value: ")
     sentence = sentence[:1].lower() + sentence[1:]
     context = getattr(error, "ctx", None)
-    return f"{sentence}; see {context.command_path} --help" if context is not None else f"{sentence}."
+    if context is None:
+        return f"{sentence}."
+    return (
+        f"{sentence}{' See' if sentence.endswith('?') else '; see'} {context.command_path} --help"
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -177,4 +193,6 @@ def _first_line(error: Exception) -> str:
 
 
 def _in_colour() -> bool:
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return (
+        sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )

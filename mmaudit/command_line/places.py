@@ -49,12 +49,17 @@ def new_folder(audit_file: Path, *, resume: bool = False, overwrite: bool = Fals
     if resume:
         interrupted = [path for path in _of_title(stem) if resumable(path)]
         if not interrupted:
-            raise RecordError(f"there is no interrupted audit in {stem}-*; name its folder with --out, or start without --resume")
+            raise RecordError(
+                f"there is no interrupted audit in {stem}-*; name its folder with --out, or start without --resume"
+            )
         return max(interrupted, key=lambda path: (path / _STATE).stat().st_mtime)
     first = stem.with_name(f"{stem.name}-{date.today().isoformat()}")
     if overwrite:
         return first
-    names = (first if number == 1 else first.with_name(f"{first.name}-{number}") for number in range(1, 10_000))
+    names = (
+        first if number == 1 else first.with_name(f"{first.name}-{number}")
+        for number in range(1, 10_000)
+    )
     return next(path for path in names if not path.exists())
 
 
@@ -69,7 +74,11 @@ def resume_command(context: Any, audit_file: Path, folder: Path) -> str:
     words = ["mmaudit", "audit", str(audit_file), "--out", str(folder)]
     for parameter in context.command.params:
         value = context.params.get(parameter.name)
-        if parameter.param_type_name != "option" or parameter.name in ("out", "resume", "overwrite"):
+        if parameter.param_type_name != "option" or parameter.name in (
+            "out",
+            "resume",
+            "overwrite",
+        ):
             continue
         if value is True:
             words.append(parameter.opts[0])
@@ -87,7 +96,9 @@ def find_demo() -> DemoSubject:
     for entry in entry_points(group=_SUBJECTS):
         found: DemoSubject = entry.load()()
         return found
-    raise SpecError("no installed package brings a sample model along; install mmaudit with its sample_models (pip install -e .)")
+    raise SpecError(
+        "no installed package brings a sample model along; install mmaudit with its sample_models (pip install -e .)"
+    )
 
 
 def demo_folder(folder: Path, title: str, *, overwrite: bool = False) -> None:
@@ -108,7 +119,9 @@ def demo_folder(folder: Path, title: str, *, overwrite: bool = False) -> None:
     if not (folder / RECORD_NAME).exists() and not resumable(folder):
         raise RecordError(f"{folder} exists and holds no audit; choose another folder with --out")
     if not overwrite and (folder / RECORD_NAME).exists() and _title(folder) != title:
-        raise RecordError(f"{folder} holds another audit; choose another folder with --out, or say --overwrite")
+        raise RecordError(
+            f"{folder} holds another audit; choose another folder with --out, or say --overwrite"
+        )
 
 
 def _title(folder: Path) -> str | None:

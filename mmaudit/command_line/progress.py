@@ -5,17 +5,30 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
-from mmaudit.ending import say
-from mmaudit.report.numbers import count, duration
+from mmaudit.command_line.ending import say
+from mmaudit.report.numbers import count, duration, percent
 
 __all__ = ["PlainLines", "show_progress"]
 
-Report = Callable[[str, int, int | None], None]
-"""Stage, samples done, samples in all: what ``mmaudit.audit`` takes as ``progress``."""
+
+class Report(Protocol):
+    """What ``mmaudit.audit`` takes as ``progress``."""
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """``done`` samples of ``total`` in a stage."""
+
 
 _LEAST_SECONDS = 2.0
 _LEAST_SHARE = 0.1
@@ -50,7 +63,9 @@ class PlainLines:
         clock: Seconds.
     """
 
-    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._write, self._clock = write, clock
         self._stage = ""
         self._began, self._at_first = 0.0, 0
@@ -75,7 +90,9 @@ class PlainLines:
             return self._stage
         if not total:
             return f"{self._stage:<12} {count(done)} samples"
-        line = f"{self._stage:<12} {count(done)} of {count(total)} samples ({done / total:.0%})"
+        line = (
+            f"{self._stage:<12} {count(done)} of {count(total)} samples ({percent(done / total)})"
+        )
         here = done - self._at_first
         if here and now > self._began and done < total:
             line += f", about {duration((total - done) * (now - self._began) / here)} left"
@@ -109,7 +126,13 @@ class _Bar:
         self._progress.stop()
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
-        share = f"{count(done)} of {count(total)} samples" if total else f"{count(done)} samples" if done else ""
+        share = (
+            f"{count(done)} of {count(total)} samples"
+            if total
+            else f"{count(done)} samples"
+            if done
+            else ""
+        )
         if stage != self._stage:
             if self._stage:
                 self._progress.remove_task(self._task)

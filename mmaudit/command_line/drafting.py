@@ -1,0 +1,141 @@
+"""``mmaudit init``: from a checkpoint, the function that builds its model, and its data to a commented ``audit.yaml``.
+
+One batch is read and the model is run on it, so that what the draft says about the call and the outputs has been seen to work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from mmaudit.checkpoint.loader import load_checkpoint
+from mmaudit.checkpoint.model import left_as_it_came, unwrapped
+from mmaudit.checkpoint.structure import inspect_structure
+from mmaudit.command_line.drafted_file import Sources, source_mapping, write_audit_file
+from mmaudit.command_line.entries import entries
+from mmaudit.command_line.guessing import Guess, guess
+from mmaudit.command_line.probing import FoundOutputs, find_call, find_outputs, parameters_of
+from mmaudit.evidence.data import open_source
+from mmaudit.evidence.loaders import Selection
+from mmaudit.evidence.scoring import value_function
+from mmaudit.exceptions import DataError
+from mmaudit.masking.calling import Caller
+from mmaudit.masking.paths import map_leaves
+from mmaudit.masking.spec import AuditSpec, MaskingSpec, SourceSpec, read_spec
+from mmaudit.report.schema import StructureRecord
+
+__all__ = ["Ask", "Draft", "draft_audit_file"]
+
+Ask = Callable[[str, str, str], str]
+"""What is asked for, the guess, its reason -> the answer."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A drafted audit file, not yet written.
+
+    Attributes:
+        text: The file.
+        guess: What was found in a batch.
+        outputs: What the model returned.
+        structure: What the model looks like under this draft.
+        accuracy: Share of right predictions on the batch; ``None`` without labels.
+        notes: What was seen while the weights were loaded.
+    """
+
+    text: str
+    guess: Guess
+    outputs: FoundOutputs
+    structure: StructureRecord
+    accuracy: float | None
+    notes: tuple[str, ...]
+
+
+def draft_audit_file(
+    checkpoint: Path,
+    factory: str,
+    data: str,
+    *,
+    directory: Path,
+    factory_args: Mapping[str, Any] | None = None,
+    data_args: Mapping[str, Any] | None = None,
+    ask: Ask | None = None,
+) -> Draft:
+    """Draft an audit file.
+
+    Args:
+        checkpoint: File or folder with the weights.
+        factory: ``package.module:callable`` that builds the model.
+        data: ``package.module:callable`` that gives the data, or an ``.npz`` or Parquet file.
+        directory: Where the file is going to lie: imports and relative paths start there.
+        factory_args: Keyword arguments of the factory.
+        data_args: Keyword arguments of the data's function.
+        ask: Confirms a guess; left out, guesses stand.
+
+    Raises:
+        CheckpointError: If the weights cannot be loaded.
+        DataError: If no batch can be read, or nothing in it can be a modality.
+        ModelError: If the model cannot be run on a batch in any of the ways that were tried.
+        SpecError: If something cannot be imported, or an answer does not fit.
+    """
+    sources = Sources(checkpoint, factory, factory_args or {}, data, data_args or {}, directory)
+    loaded = load_checkpoint(checkpoint, factory, args=sources.factory_args, directory=directory)
+    model = unwrapped(loaded.model)
+    batch = _first_batch(sources)
+    parameters = parameters_of(model)
+    found = entries(batch)
+    guessed = guess(found, parameters)
+    if ask is not None:
+        named = ask(
+            "target",
+            guessed.target.path if guessed.target else "",
+            guessed.target_reason or "no labels were found",
+        )
+        if named and (guessed.target is None or named != guessed.target.path):
+            guessed = guess(found, parameters, target=named)
+    if not guessed.modalities:
+        listed = "; ".join(entry.describe() for entry in found)
+        raise DataError(
+            f"nothing in a batch can be a modality, which is an array with a row per sample; it holds {listed}"
+        )
+    with left_as_it_came(model), torch.no_grad():
+        call, returned = find_call(model, batch, guessed, parameters)
+        outputs = find_outputs(returned, guessed)
+        if ask is not None:
+            kind = ask("outputs", outputs.kind, outputs.reason)
+            outputs = replace(outputs, kind=kind or outputs.kind)
+        text = write_audit_file(sources, guessed, call, outputs, parameters, batch)
+        spec = read_spec(yaml.safe_load(text), AuditSpec)
+        accuracy = _accuracy(model, spec, batch, guessed)
+        structure = inspect_structure(model, batch, spec).record
+    return Draft(text, guessed, outputs, structure, accuracy, loaded.notes)
+
+
+def _first_batch(sources: Sources) -> Any:
+    spec = source_mapping(sources)
+    # Only what opens the data is wanted of this spec: where things are in a batch is not known yet.
+    anything = MaskingSpec.model_validate({"modalities": {"batch": "batch"}})
+    source = open_source(SourceSpec.model_validate(spec), anything, directory=sources.directory)
+    raw = next(source._reader.read(Selection()), None)
+    if raw is None:
+        raise DataError(f"{source.description}: no batches; expected at least one")
+    return map_leaves(raw.data, np.ndarray, _as_tensor)
+
+
+def _as_tensor(array: Any) -> Any:
+    return torch.as_tensor(array) if array.dtype.kind in "biufc" else array.tolist()
+
+
+def _accuracy(model: Any, spec: MaskingSpec, batch: Any, guessed: Guess) -> float | None:
+    target = guessed.target
+    scores = value_function(spec).scores(Caller(model, spec)(batch))
+    if target is None or target.is_text:
+        return None
+    labels = target.value.reshape(-1).cpu()
+    return float((scores.argmax(-1) == labels).double().mean())

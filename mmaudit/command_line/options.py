@@ -1,0 +1,62 @@
+"""Values of options that are more than a number or a word: refused before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+__all__ = ["known_device", "measure_keys", "yaml_mapping"]
+
+
+def measure_keys(text: str | None) -> list[str] | None:
+    """The keys in ``A,B``; none given, none chosen."""
+    if text is None:
+        return None
+    from mmaudit.report.labels import LABELS
+
+    keys = [key.strip() for key in text.split(",") if key.strip()]
+    unknown = [key for key in keys if key not in LABELS]
+    if unknown or not keys:
+        raise typer.BadParameter(
+            f"unknown measure {', '.join(map(repr, unknown or ['']))}; there are {', '.join(LABELS)}",
+            param_hint="--measures",
+        )
+    return keys
+
+
+def known_device(name: str | None) -> str | None:
+    """Refuse a device that is not there before anything is loaded."""
+    if name is None:
+        return None
+    import torch
+
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise typer.BadParameter(
+            f"'{name}' is no device; expected cpu, cuda, cuda:1, mps or the like",
+            param_hint="--device",
+        ) from None
+    here = torch.accelerator.current_accelerator(check_available=True)
+    if kind != "cpu" and (here is None or here.type != kind):
+        raise typer.BadParameter(
+            f"this machine offers torch no {kind}; leave --device out, or say cpu",
+            param_hint="--device",
+        )
+    return name
+
+
+def yaml_mapping(text: str, option: str) -> dict[str, Any]:
+    """The arguments in ``{key: value}``."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise typer.BadParameter(
+            f"expected a mapping such as '{{kind: late}}', found '{text}'", param_hint=option
+        )
+    return value
