@@ -24,6 +24,7 @@ import torch
 import mmaudit
 from mmaudit.checkpoint.model import left_as_it_came
 from mmaudit.checkpoint.structure import Structure, find_structure, mask_functions
+from mmaudit.checkpoint.subject import Subject, open_subject
 from mmaudit.evidence.coalitions import CoalitionEvaluator, MismatchError
 from mmaudit.evidence.collecting import Collector, Progress, described, plain_accuracy
 from mmaudit.evidence.data import Source, open_source
@@ -40,10 +41,16 @@ from mmaudit.masking.spec import AuditSpec
 from mmaudit.measures import compute_measures
 from mmaudit.measures.shapley import shapley_matrix
 from mmaudit.report import AuditReport
-from mmaudit.report.schema import DataRecord, EvidenceRecord, Note, Record, StructureRecord, SubjectRecord
+from mmaudit.report.schema import (
+    DataRecord,
+    EvidenceRecord,
+    Note,
+    Record,
+    StructureRecord,
+    SubjectRecord,
+)
 from mmaudit.report.store import write_json_atomic
 from mmaudit.report.tables import read_chunks
-from mmaudit.checkpoint.subject import Subject, open_subject
 
 __all__ = ["Precision", "audit"]
 
@@ -107,12 +114,23 @@ def audit(
     subject = open_subject(model, data, spec)
     seed = seed if seed is not None else getattr(subject.spec, "seed", 0)
     processes = Processes(device if device is not None or not subject.borrowed else subject.device)
-    source = open_source(subject.data, subject.spec, directory=subject.directory, batch_size=batch_size, timeout=timeout)
+    source = open_source(
+        subject.data,
+        subject.spec,
+        directory=subject.directory,
+        batch_size=batch_size,
+        timeout=timeout,
+    )
     settings = {
         "seed": seed, "device": str(processes.device), "precision": precision, "batch_size": batch_size,
         "processes": processes.number, "replicates": replicates, "optimize": optimize, "store_logits": store_logits,
     }  # fmt: skip
-    with _folder(out) as folder, _on_device(subject, processes.device), left_as_it_came(subject.model), torch.no_grad():
+    with (
+        _folder(out) as folder,
+        _on_device(subject, processes.device),
+        left_as_it_came(subject.model),
+        torch.no_grad(),
+    ):
         _claim(folder, subject, settings, processes, resume=resume, overwrite=overwrite)
         maskers, reference_notes, templates = _maskers(subject, source, seed, timeout)
         structure = _structure(subject, source, maskers, templates, processes) if optimize else None
@@ -120,11 +138,26 @@ def audit(
 
         def collector(optimized: bool) -> Collector:
             evaluator = CoalitionEvaluator(
-                subject.model, subject.spec, structure, optimize=optimized, precision=dtype, seed=seed
+                subject.model,
+                subject.spec,
+                structure,
+                optimize=optimized,
+                precision=dtype,
+                seed=seed,
             )
             weights = shapley_matrix(len(subject.spec.names))
             value = value_function(subject.spec)
-            return Collector(source, evaluator, maskers, value, weights, processes, templates, store_logits, progress)
+            return Collector(
+                source,
+                evaluator,
+                maskers,
+                value,
+                weights,
+                processes,
+                templates,
+                store_logits,
+                progress,
+            )
 
         collecting = collector(optimize)
         work = folder / _WORK
@@ -140,7 +173,16 @@ def audit(
         processes.wait()
         if processes.main:
             record = _record(
-                subject, source, collecting, structure, maskers, work, settings, reference_notes, measures, progress
+                subject,
+                source,
+                collecting,
+                structure,
+                maskers,
+                work,
+                settings,
+                reference_notes,
+                measures,
+                progress,
             )
             AuditReport(record, work).save(folder, overwrite=True)
             shutil.rmtree(work)
@@ -157,35 +199,52 @@ def _maskers(
     """Maskers with what they need of the data, and the shapes of inputs."""
     train = None
     if subject.train is not None:
-        train = open_source(subject.train, subject.spec, directory=subject.directory, timeout=timeout)
+        train = open_source(
+            subject.train, subject.spec, directory=subject.directory, timeout=timeout
+        )
     reference = None
     if needs_reference(subject.spec):
         batches = (train or source).batches()
         named = "training data" if train is not None else "audited data"
         reference = Reference.collect(batches, subject.spec, seed=seed, source=named)
     maskers = build_maskers(
-        subject.spec, reference, seed=seed, functions=mask_functions(subject.spec, subject.directory)
+        subject.spec,
+        reference,
+        seed=seed,
+        functions=mask_functions(subject.spec, subject.directory),
     )
     templates: dict[str, Template] = {}
     for split in (source, train):
-        wanted = {path for part in subject.spec.modalities.values() for path in part.inputs.values()} - set(templates)
+        wanted = {
+            path for part in subject.spec.modalities.values() for path in part.inputs.values()
+        } - set(templates)
         if split is None or not wanted:
             continue
         batch = next(split.batches(), None)
         for path in wanted:
             value = None if batch is None else find_value(batch.data, path)
-            dim = batch_dimension(value, batch.n) if batch is not None and isinstance(value, torch.Tensor) else None
+            dim = (
+                batch_dimension(value, batch.n)
+                if batch is not None and isinstance(value, torch.Tensor)
+                else None
+            )
             if dim is not None and isinstance(value, torch.Tensor):
                 shape = tuple(size for d, size in enumerate(value.shape) if d != dim)
                 templates[path] = (shape, value.dtype)
     source.may_lack = frozenset(
-        name for name, part in subject.spec.modalities.items() if train is not None and set(part.inputs.values()) <= set(templates)
+        name
+        for name, part in subject.spec.modalities.items()
+        if train is not None and set(part.inputs.values()) <= set(templates)
     )
     return maskers, reference.notes if reference is not None else (), templates
 
 
 def _structure(
-    subject: Subject, source: Source, maskers: Maskers, templates: dict[str, Template], processes: Processes
+    subject: Subject,
+    source: Source,
+    maskers: Maskers,
+    templates: dict[str, Template],
+    processes: Processes,
 ) -> Structure:
     """What is inside the model, found on the first batch."""
     batch = next(source.batches(), None)
@@ -194,7 +253,9 @@ def _structure(
     first = Collector(source, CoalitionEvaluator(subject.model, subject.spec, None), maskers, value_function(subject.spec),
                       shapley_matrix(len(subject.spec.names)), processes, templates)  # fmt: skip
     with described(batch):
-        return find_structure(subject.model, Caller(subject.model, subject.spec), first.prepare(batch))
+        return find_structure(
+            subject.model, Caller(subject.model, subject.spec), first.prepare(batch)
+        )
 
 
 def _check_expected(collector: Collector, subject: Subject, work: Path) -> None:
@@ -239,7 +300,13 @@ def _on_device(subject: Subject, device: torch.device) -> Any:
 
 
 def _claim(
-    folder: Path, subject: Subject, settings: dict[str, Any], processes: Processes, *, resume: bool, overwrite: bool
+    folder: Path,
+    subject: Subject,
+    settings: dict[str, Any],
+    processes: Processes,
+    *,
+    resume: bool,
+    overwrite: bool,
 ) -> None:
     """Make sure that nothing in the folder is lost or mixed up with another audit."""
     fingerprint = _fingerprint(subject, settings)
@@ -249,7 +316,9 @@ def _claim(
             _check_resumable(folder, fingerprint)
         else:
             if not overwrite and (folder / "report.json").exists():
-                raise RecordError(f"{folder} holds a finished audit: choose another folder or say overwrite.")
+                raise RecordError(
+                    f"{folder} holds a finished audit: choose another folder or say overwrite."
+                )
             if not overwrite and (work / _STATE).exists():
                 raise RecordError(f"{folder} holds an interrupted audit: say resume or overwrite.")
             try:
@@ -257,7 +326,9 @@ def _claim(
                 work.mkdir(parents=True)
                 write_json_atomic(work / _STATE, {"fingerprint": fingerprint, "settings": settings})
             except OSError as error:
-                raise RecordError(f"{folder} cannot be written to: {error.strerror or error}.") from None
+                raise RecordError(
+                    f"{folder} cannot be written to: {error.strerror or error}."
+                ) from None
     processes.wait()
 
 
@@ -268,24 +339,35 @@ def _check_resumable(folder: Path, fingerprint: str) -> None:
     try:
         found = json.loads(state.read_text())["fingerprint"]
     except FileNotFoundError:
-        raise RecordError(f"{folder} holds no interrupted audit: start one without resume.") from None
+        raise RecordError(
+            f"{folder} holds no interrupted audit: start one without resume."
+        ) from None
     except (OSError, ValueError, KeyError, TypeError):
         raise RecordError(f"{state} is damaged: start the audit again with overwrite.") from None
     if found != fingerprint:
-        raise RecordError(f"the audit in {folder} was started with another model, spec or settings: say overwrite to start again.")
+        raise RecordError(
+            f"the audit in {folder} was started with another model, spec or settings: say overwrite to start again."
+        )
 
 
 def _fingerprint(subject: Subject, settings: dict[str, Any]) -> str:
     """What decides the numbers of the table; a module in memory by its weights."""
     digest = hashlib.sha256()
     decisive = {k: v for k, v in settings.items() if k not in ("replicates", "device")}
-    text = [subject.spec.model_dump(mode="json"), decisive, [f.sha256 for f in subject.files], mmaudit.__version__]
+    text = [
+        subject.spec.model_dump(mode="json"),
+        decisive,
+        [f.sha256 for f in subject.files],
+        mmaudit.__version__,
+    ]
     digest.update(json.dumps(text, sort_keys=True, default=str).encode())
     if not subject.files and isinstance(subject.model, torch.nn.Module):
         for name, tensor in subject.model.state_dict().items():
             if isinstance(tensor, torch.Tensor):
                 digest.update(name.encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+                digest.update(
+                    tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+                )
     return digest.hexdigest()
 
 
@@ -335,7 +417,9 @@ def _record(
     left_out = [name for info in infos for name in info.nonfinite_samples][:20]
     notes = [*subject.notes, *source.notes, *reference_notes]
     if nonfinite == samples:
-        raise ModelError(f"no sample has finite outputs in every coalition ({samples} samples, first '{left_out[0]}').")
+        raise ModelError(
+            f"no sample has finite outputs in every coalition ({samples} samples, first '{left_out[0]}')."
+        )
     if nonfinite:
         text = f"{nonfinite} of {samples} samples were left out: their outputs are not finite in every coalition (first: {', '.join(left_out[:5])})."
         notes.append(Note(kind="warning", topic="evidence", text=text))
@@ -399,7 +483,9 @@ def _evidence(
     worked = [c for c in costs if c.samples] or costs
     full, replayed = sum(c.full_rows for c in worked), sum(c.replayed_rows for c in worked)
     seconds = sum(c.full_seconds for c in worked), sum(c.replayed_seconds for c in worked)
-    share = (seconds[1] / replayed) / (seconds[0] / full) if replayed and full and seconds[0] else None
+    share = (
+        (seconds[1] / replayed) / (seconds[0] / full) if replayed and full and seconds[0] else None
+    )
     samples = sum(c.samples for c in worked)
     differences = [c.largest_difference for c in worked if c.largest_difference is not None]
     lowest: Callable[[_Cost], int] = lambda c: ["packed", "unpacked", "full passes"].index(c.method)  # noqa: E731
@@ -437,4 +523,9 @@ def _counts(table: Path, classes: int) -> tuple[list[int], int]:
 def _environment() -> dict[str, str]:
     packages = ("torch", "numpy", "pandas", "pyarrow", "scikit-learn", "safetensors", "accelerate")
     found = {name: version(name) for name in packages}
-    return {"python": platform.python_version(), "platform": platform.platform(), "threads": str(torch.get_num_threads()), **found}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": str(torch.get_num_threads()),
+        **found,
+    }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -370,7 +371,9 @@ def preview(
     from mmaudit.command_line.preview_page import print_preview
 
     print_preview(found, _console())
-    say(f"\nIs this what the model was trained on? Then: mmaudit audit {audit_file}")
+    say(
+        f"\nIs this what the model was trained on? Then: mmaudit audit {shlex.quote(str(audit_file))}"
+    )
 
 
 @app.command()
@@ -398,7 +401,7 @@ def demo(
     report.html(out / "report.html")
     _print_report(report)
     typer.echo(f"\n Report: {out / 'report.html'}")
-    typer.echo(f" Tables: mmaudit show {out} --measure contributions")
+    typer.echo(f" Tables: mmaudit show {shlex.quote(str(out))} --measure contributions")
     typer.echo(" Yours:  mmaudit init CHECKPOINT --factory MODULE:FUNCTION --data MODULE:FUNCTION")
 
 
@@ -410,7 +413,7 @@ def _ask(what: str, guess: str, reason: str) -> str:
 def _run_audit(audit_file: Path, *, quiet: bool = False, **options: Any) -> AuditReport:
     from mmaudit.command_line.progress import show_progress
 
-    with _owners_code(), show_progress(quiet=quiet) as progress:
+    with show_progress(quiet=quiet) as progress, _owners_code():
         # torch takes seconds to import: the progress is on the screen before.
         from mmaudit.auditing import audit
 
@@ -450,4 +453,5 @@ def _print_report(report: AuditReport) -> None:
 
 
 def _hints(folder: Path) -> str:
-    return f"\n Record: {folder}\n Report: mmaudit export {folder} --html {folder / 'report.html'}"
+    html = shlex.quote(str(folder / "report.html"))
+    return f"\n Record: {folder}\n Report: mmaudit export {shlex.quote(str(folder))} --html {html}"

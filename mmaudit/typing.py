@@ -12,7 +12,15 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Coalition", "EmptyRule", "FloatArray", "GameValues", "IntArray", "OutputKind", "TaskName"]
+__all__ = [
+    "Coalition",
+    "EmptyRule",
+    "FloatArray",
+    "GameValues",
+    "IntArray",
+    "OutputKind",
+    "TaskName",
+]
 
 Coalition: TypeAlias = frozenset[str]
 """The names of the modalities that are present."""

@@ -57,4 +57,12 @@ class Data:
 
 if __name__ == "__main__":
     out, samples, pause, *flags = sys.argv[1:]
-    mmaudit.audit(Late(float(pause)), Data(int(samples), 512), SPEC, out=out, replicates=200, device="cpu", resume="resume" in flags)
+    mmaudit.audit(
+        Late(float(pause)),
+        Data(int(samples), 512),
+        SPEC,
+        out=out,
+        replicates=200,
+        device="cpu",
+        resume="resume" in flags,
+    )

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,10 @@ def audited(model: Any = None, data: Any = None, spec: Any = None, **options: An
 
 
 def samples_of(folder: Path) -> pd.DataFrame:
-    chunks = [pd.DataFrame({k: list(v) for k, v in chunk.items()}) for chunk in read_chunks(folder / "coalitions")]
+    chunks = [
+        pd.DataFrame({k: list(v) for k, v in chunk.items()})
+        for chunk in read_chunks(folder / "coalitions")
+    ]
     return pd.concat(chunks).sort_values("position").reset_index(drop=True)
 
 
@@ -60,14 +62,18 @@ class TestNumbers:
                     image = batch["image"] * ("image" in name)
                     hits[name] += int((model(audio, image).argmax(1) == batch["label"]).sum())
         for name, count in hits.items():
-            assert report.estimate("coalitions", coalition=name).value == pytest.approx(count / 300, abs=1e-12)
+            assert report.estimate("coalitions", coalition=name).value == pytest.approx(
+                count / 300, abs=1e-12
+            )
         u = report.estimate("utilization", modality="audio", given="image").value
         assert u == pytest.approx((hits["audio+image"] - hits["image"]) / hits["audio+image"])
 
     def test_batch_size_changes_nothing(self) -> None:
         reports = [audited(data=Data(300, size)) for size in (7, 300)]
         a, b = (r.to_frame("contributions") for r in reports)
-        assert np.allclose(a["value"].astype(float), b["value"].astype(float), atol=1e-6, equal_nan=True)
+        assert np.allclose(
+            a["value"].astype(float), b["value"].astype(float), atol=1e-6, equal_nan=True
+        )
 
     def test_the_engine_and_full_passes_agree(self) -> None:
         fast, slow = audited(), audited(optimize=False)
@@ -75,7 +81,10 @@ class TestNumbers:
         assert fast.evidence.largest_difference is not None
         assert fast.evidence.largest_difference <= 1e-5
         assert np.allclose(
-            fast.to_frame("responses")["value"].astype(float), slow.to_frame("responses")["value"].astype(float), atol=1e-6, equal_nan=True
+            fast.to_frame("responses")["value"].astype(float),
+            slow.to_frame("responses")["value"].astype(float),
+            atol=1e-6,
+            equal_nan=True,
         )
 
     def test_the_record_says_what_it_cost(self) -> None:
@@ -166,7 +175,10 @@ class TestInterruption:
         assert AuditReport.load(tmp_path) == first, "a failed audit took the old one with it"
         assert audited(out=tmp_path, overwrite=True).record.report_id != first.record.report_id
 
-    @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize(
+        "seed",
+        [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)],
+    )
     def test_kill_at_random_points(self, tmp_path: Path, seed: int) -> None:
         whole, killed = tmp_path / "whole", tmp_path / "killed"
         samples, pause = 16_384, 0.02
@@ -177,7 +189,9 @@ class TestInterruption:
         shards_before = 0
         for attempt in range(30):
             flags = ["resume"] if (killed / ".running" / "audit-state.json").exists() else []
-            process = subprocess.Popen([*command, killed, str(samples), str(pause), *flags], env=environment)
+            process = subprocess.Popen(
+                [*command, killed, str(samples), str(pause), *flags], env=environment
+            )
             try:
                 process.wait(rng.uniform(1.0, 4.0) if attempt < 6 else 120)
             except subprocess.TimeoutExpired:
@@ -198,9 +212,23 @@ class TestManyProcesses:
         one, two = tmp_path / "one", tmp_path / "two"
         samples = "3333"  # a last batch that is short, and an odd number of batches
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run([sys.executable, "-m", "tests.subjects", one, samples, "0"], check=True, env=environment)
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        subprocess.run([*launcher, "-m", "tests.subjects", two, samples, "0"], check=True, env=environment, timeout=200)
+        subprocess.run(
+            [sys.executable, "-m", "tests.subjects", one, samples, "0"], check=True, env=environment
+        )
+        launcher = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+        ]
+        subprocess.run(
+            [*launcher, "-m", "tests.subjects", two, samples, "0"],
+            check=True,
+            env=environment,
+            timeout=200,
+        )
         assert_same_audit(one, two)
         assert AuditReport.load(two).data.fingerprint == AuditReport.load(one).data.fingerprint
         assert AuditReport.load(two).record.settings["processes"] == 2
@@ -259,7 +287,12 @@ class TestBadInput:
 
     def test_expected_accuracy_stops_the_audit(self, tmp_path: Path) -> None:
         spec = mmaudit.AuditSpec.model_validate(
-            {**SPEC, "model": "tests.subjects:Late", "data": {"factory": "tests.subjects:Data", "args": {"samples": 200}}, "expected": 0.99}
+            {
+                **SPEC,
+                "model": "tests.subjects:Late",
+                "data": {"factory": "tests.subjects:Data", "args": {"samples": 200}},
+                "expected": 0.99,
+            }
         )
         with pytest.raises(ModelError, match="stopped before measuring"):
             mmaudit.audit(None, spec=spec, out=tmp_path, device="cpu")
@@ -276,7 +309,16 @@ class TestBadInput:
             ({"classes": ["a", "b"]}, MMAuditError, r"integer in \[0, 2\)"),
             ({"modalities": {"audio": "sound", "image": "image"}}, MMAuditError, "sound"),
             ({"call": {"args": ["audio", "imag"]}}, DataError, "imag"),
-            ({"modalities": {"audio": {"inputs": "audio", "encoders": "nose"}, "image": "image"}}, SpecError, "nose"),
+            (
+                {
+                    "modalities": {
+                        "audio": {"inputs": "audio", "encoders": "nose"},
+                        "image": "image",
+                    }
+                },
+                SpecError,
+                "nose",
+            ),
         ],
     )
     def test_one_sentence(self, change: dict[str, Any], error: type[Exception], words: str) -> None:

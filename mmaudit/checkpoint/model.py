@@ -15,7 +15,14 @@ from torch import nn
 
 from mmaudit.exceptions import ModelError
 
-__all__ = ["intercepted", "left_as_it_came", "model_device", "preserved_rng", "unwrapped", "version_of"]
+__all__ = [
+    "intercepted",
+    "left_as_it_came",
+    "model_device",
+    "preserved_rng",
+    "unwrapped",
+    "version_of",
+]
 
 _MOST_COPIED = 2**31
 
@@ -26,7 +33,9 @@ def unwrapped(model: Any) -> Any:
     """The module inside ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel`` wrappers."""
     while isinstance(model, nn.Module):
         inner = model.__dict__.get("_modules", {}).get("_orig_mod")
-        if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        if inner is None and isinstance(
+            model, (nn.DataParallel, nn.parallel.DistributedDataParallel)
+        ):
             inner = model.module
         if inner is None:
             return model
@@ -70,10 +79,16 @@ def left_as_it_came(model: Any) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(preserved_rng())
-        if "torch._dynamo" in sys.modules:  # importing it takes seconds, and where nobody did, nothing is compiled
+        if (
+            "torch._dynamo" in sys.modules
+        ):  # importing it takes seconds, and where nobody did, nothing is compiled
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if isinstance(model, nn.Module):
-            lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
+            lazy = [
+                name
+                for name, p in model.named_parameters()
+                if isinstance(p, nn.parameter.UninitializedParameter)
+            ]
             if lazy:
                 raise ModelError(
                     f"parameter '{lazy[0]}' is uninitialised (a lazy module): run one batch through the model before auditing it."
@@ -82,7 +97,13 @@ def left_as_it_came(model: Any) -> Iterator[None]:
             gradients = [(p, p.grad) for p in model.parameters()]
             copy_all = sum(p.numel() * p.element_size() for p in model.parameters()) <= _MOST_COPIED
             tensors = [
-                (owner, name, tensor, tensor.detach().clone() if copy_all or owner is module._buffers else None, version_of(tensor))
+                (
+                    owner,
+                    name,
+                    tensor,
+                    tensor.detach().clone() if copy_all or owner is module._buffers else None,
+                    version_of(tensor),
+                )
                 for module in model.modules()
                 for owner in (module._buffers, module._parameters)
                 for name, tensor in owner.items()
@@ -110,7 +131,9 @@ def _restore(flags: dict[nn.Module, bool], gradients: list[Any], tensors: list[A
     for parameter, gradient in gradients:
         parameter.grad = gradient
     if lost:
-        raise ModelError(f"the model's forward wrote to its parameters ({', '.join(lost[:3])}), which were too large to copy.")
+        raise ModelError(
+            f"the model's forward wrote to its parameters ({', '.join(lost[:3])}), which were too large to copy."
+        )
 
 
 def version_of(tensor: torch.Tensor) -> int:
@@ -142,5 +165,7 @@ def intercepted(modules: Mapping[str, nn.Module], handler: Handler) -> Iterator[
                 module.__dict__["forward"] = own
 
 
-def _routed(handler: Handler, name: str, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+def _routed(
+    handler: Handler, name: str, forward: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Any:
     return handler(name, forward, args, kwargs)

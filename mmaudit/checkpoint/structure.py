@@ -14,12 +14,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from mmaudit.checkpoint.importing import import_callable
-from mmaudit.checkpoint.model import intercepted, left_as_it_came, model_device, preserved_rng, unwrapped, version_of
+from mmaudit.checkpoint.model import (
+    intercepted,
+    left_as_it_came,
+    model_device,
+    preserved_rng,
+    unwrapped,
+    version_of,
+)
 from mmaudit.checkpoint.tracing import Call, CallKey, Trace, output_tensors, trace
-from mmaudit.exceptions import DataError, MMAuditError, ModelError, SpecError
+from mmaudit.exceptions import DataError, MMAuditError, SpecError
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.masked_batch import MaskedBatch
 from mmaudit.masking.paths import find_value, tensor_paths, with_values
@@ -117,9 +123,16 @@ def inspect_structure(model: Any, batch: Any, spec: MaskingSpec | Mapping[str, A
         return find_structure(model, Caller(model, spec), prepared)
 
 
-def mask_functions(spec: MaskingSpec, directory: Path | None = None) -> dict[str, Callable[..., Any]]:
+def mask_functions(
+    spec: MaskingSpec, directory: Path | None = None
+) -> dict[str, Callable[..., Any]]:
     """Import the functions of custom masks: import string -> function."""
-    names = {m.function for part in spec.modalities.values() for m in part.mask.values() if isinstance(m, CustomMask)}
+    names = {
+        m.function
+        for part in spec.modalities.values()
+        for m in part.mask.values()
+        if isinstance(m, CustomMask)
+    }
     return {name: import_callable(name, directory) for name in sorted(names)}
 
 
@@ -152,20 +165,32 @@ class _Finder:
             again = self._observe(small, small.whole)
         stochastic = not _same(base.output, again.output)
         self.sometimes = self._called_elsewhere(base) if interact is None else set()
-        structure = Structure(StructureRecord(stochastic=stochastic), rows_matter=interact, dims=self.batch.dims)
+        structure = Structure(
+            StructureRecord(stochastic=stochastic), rows_matter=interact, dims=self.batch.dims
+        )
         if stochastic:
-            self.unknown.append("The model is stochastic in evaluation mode: two runs on the same batch differ.")
+            self.unknown.append(
+                "The model is stochastic in evaluation mode: two runs on the same batch differ."
+            )
         try:
             structure = self._trace(small, base, structure)
         except MMAuditError:
             raise
         except Exception as error:  # foreign code under a dispatch mode can fail in any way; the audit can do without
-            self.unknown.append(f"The model cannot be traced ({type(error).__name__}: {_short(error)}).")
-            structure = replace(structure, fallback=f"the model cannot be traced ({type(error).__name__})")
+            self.unknown.append(
+                f"The model cannot be traced ({type(error).__name__}: {_short(error)})."
+            )
+            structure = replace(
+                structure, fallback=f"the model cannot be traced ({type(error).__name__})"
+            )
         if stochastic:
             structure = replace(structure, fallback="the model is stochastic")
         record = structure.record.model_copy(
-            update={"stochastic": stochastic, "samples_interact": interact is not None, "unknown": tuple(self.unknown)}
+            update={
+                "stochastic": stochastic,
+                "samples_interact": interact is not None,
+                "unknown": tuple(self.unknown),
+            }
         )
         return replace(structure, record=record)
 
@@ -198,7 +223,9 @@ class _Finder:
             if not _close(whole.index_select(dim, rows.to(whole.device)), part):
                 with preserved_rng():
                     again = self.caller(_cloned(more.whole, more))
-                if not _same(again, whole):  # a stochastic model differs anyway; nothing can be said about its samples
+                if not _same(
+                    again, whole
+                ):  # a stochastic model differs anyway; nothing can be said about its samples
                     return small, None
                 return batch, "the output of one sample depends on the others in its batch"
         return small, None
@@ -218,7 +245,9 @@ class _Finder:
         counts: dict[str, int] = {}
         order: list[CallKey] = []
 
-        def handle(name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def handle(
+            name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> Any:
             key = (name, counts.get(name, 0))
             counts[name] = key[1] + 1
             order.append(key)
@@ -236,13 +265,11 @@ class _Finder:
         data = _cloned(small.whole, small)
         tensors = tensor_paths(data)
         reached = {
-            id(tensor) for path in self.caller.paths(data) for tensor in tensor_paths(find_value(data, path)).values()
+            id(tensor)
+            for path in self.caller.paths(data)
+            for tensor in tensor_paths(find_value(data, path)).values()
         }
-        context = [
-            path
-            for path in tensors
-            if path not in masked and id(tensors[path]) in reached
-        ]
+        context = [path for path in tensors if path not in masked and id(tensors[path]) in reached]
         sources: dict[int, list[Tensor]] = {m: [] for m in range(self.M)}
         for path, modality in masked.items():
             value = find_value(data, path)
@@ -253,9 +280,13 @@ class _Finder:
         versions = {path: version_of(tensors[path]) for path in tensors}
         spreads = sum(1 << (self.M + j) for j in range(len(context)))
         first = trace(self.model, lambda: self.caller(data), sources, spreads=spreads)
-        mutates_inputs = any(version_of(tensors[path]) != version for path, version in versions.items())
+        mutates_inputs = any(
+            version_of(tensors[path]) != version for path, version in versions.items()
+        )
         mutates_outputs = any(
-            version_of(tensor) != version for call in first.calls for tensor, version in zip(call.outputs, call.versions, strict=True)
+            version_of(tensor) != version
+            for call in first.calls
+            for tensor, version in zip(call.outputs, call.versions, strict=True)
         )
         observed, changed_flow = self._perturb(small, base)
         everything = (1 << self.M) - 1
@@ -276,11 +307,15 @@ class _Finder:
                 which = ", ".join(name for m, name in enumerate(names) if bits >> m & 1)
                 fallback = f"forward reads values of {which} into Python"
         context_read = any(bits >> self.M and not keys & set(stack) for bits, stack in first.leaks)
-        roles = _Roles(self.model, self.spec, first, observed, encoder_calls, self.unknown, self.sometimes)
+        roles = _Roles(
+            self.model, self.spec, first, observed, encoder_calls, self.unknown, self.sometimes
+        )
         structure = replace(
             structure,
             record=roles.record(),
-            context=tuple(path for j, path in enumerate(context) if first.consumed >> (self.M + j) & 1),
+            context=tuple(
+                path for j, path in enumerate(context) if first.consumed >> (self.M + j) & 1
+            ),
             context_read=context_read,
             mutates_inputs=mutates_inputs,
             mutates_outputs=mutates_outputs,
@@ -296,7 +331,10 @@ class _Finder:
         flow = 0
         for m in range(self.M):
             bit = 1 << m
-            for data in (small.coalition(((1 << self.M) - 1) & ~bit), _perturbed(small, self.spec.names[m])):
+            for data in (
+                small.coalition(((1 << self.M) - 1) & ~bit),
+                _perturbed(small, self.spec.names[m]),
+            ):
                 try:
                     with preserved_rng():
                         seen = self._observe(small, data)
@@ -305,7 +343,9 @@ class _Finder:
                 if seen.order != base.order:
                     flow |= bit
                     continue
-                changed = [k for k, tensors in seen.calls.items() if not _all_same(tensors, base.calls[k])]
+                changed = [
+                    k for k, tensors in seen.calls.items() if not _all_same(tensors, base.calls[k])
+                ]
                 for key in changed:
                     observed[key] = observed.get(key, 0) | bit
                 if changed:  # other values are tried only where the mask changes nothing: it may be what is there already
@@ -316,7 +356,9 @@ class _Finder:
         """The largest calls that depend on exactly one modality."""
         everything = (1 << self.M) - 1
         chosen: dict[int, EncoderCall] = {}
-        for place, call in enumerate(first.calls):  # in order of entry: parents come before their children
+        for place, call in enumerate(
+            first.calls
+        ):  # in order of entry: parents come before their children
             bits = call.label & everything
             if self.M > 1 and not call.key[0]:
                 continue  # a model that ignores a modality is still no encoder of the other
@@ -336,7 +378,11 @@ class _Finder:
         return False
 
     def _liveness(
-        self, small: MaskedBatch, first: Trace, encoder_calls: list[EncoderCall], structure: Structure
+        self,
+        small: MaskedBatch,
+        first: Trace,
+        encoder_calls: list[EncoderCall],
+        structure: Structure,
     ) -> Structure:
         """Which inputs and which encoder outputs are read by value outside encoder calls, and where their samples run."""
         data = _cloned(small.whole, small)
@@ -368,7 +414,9 @@ class _Finder:
             live_inputs=frozenset(path for b, path in enumerate(masked) if alive >> b & 1),
         )
 
-    def _dims(self, small: MaskedBatch, second: Trace, keys: set[CallKey]) -> dict[CallKey, tuple[int | None, ...]]:
+    def _dims(
+        self, small: MaskedBatch, second: Trace, keys: set[CallKey]
+    ) -> dict[CallKey, tuple[int | None, ...]]:
         """Sample dimension of every encoder output, read off batches of two sizes."""
         rows = torch.tensor([0, 1, 0])
         other = self._observe(small.rows(rows), small.rows(rows).whole)
@@ -413,7 +461,9 @@ class _Roles:
         for call in self.first.calls:
             labels[call.key[0]] = labels.get(call.key[0], 0) | call.label & self.everything
             counts[call.key[0]] = counts.get(call.key[0], 0) + 1
-        parameters = {name: self.first.parameters.get(name) for name, _ in self.model.named_parameters()}
+        parameters = {
+            name: self.first.parameters.get(name) for name, _ in self.model.named_parameters()
+        }
         head = self._head(modules)
         encoders: dict[str, list[str]] = {name: [] for name in self.spec.names}
         by_module: dict[str, set[int]] = {}
@@ -425,7 +475,11 @@ class _Roles:
         encoders = {name: list(dict.fromkeys(found)) for name, found in encoders.items()}
         rows = []
         for name, module in modules.items():
-            own = [p for n, p in parameters.items() if n == name or n.startswith(f"{name}.") or not name]
+            own = [
+                p
+                for n, p in parameters.items()
+                if n == name or n.startswith(f"{name}.") or not name
+            ]
             inner = [n for n in counts if n.startswith(f"{name}.")] if name else list(counts)
             if name in self.sometimes:
                 label, role = self.everything, "fusion"
@@ -461,21 +515,31 @@ class _Roles:
                 )
             )
         if self.sometimes:
-            self.unknown.append(f"Called for some samples only, taken to see everything: {', '.join(sorted(self.sometimes)[:6])}.")
+            self.unknown.append(
+                f"Called for some samples only, taken to see everything: {', '.join(sorted(self.sometimes)[:6])}."
+            )
         idle = [row.name for row in rows if row.role == "unused" and row.parameters]
         if idle:
-            self.unknown.append(f"Never called on the samples tried: {', '.join(idle[:6])}{', ...' if len(idle) > 6 else ''}.")
+            self.unknown.append(
+                f"Never called on the samples tried: {', '.join(idle[:6])}{', ...' if len(idle) > 6 else ''}."
+            )
         self._doubts()
         for modality, part in self.spec.modalities.items():
-            encoders[modality] = self._wished(modality, part.encoders, encoders[modality], modules, labels)
+            encoders[modality] = self._wished(
+                modality, part.encoders, encoders[modality], modules, labels
+            )
             if not encoders[modality]:
-                self.unknown.append(f"No module sees {modality} alone: it has no encoder of its own.")
+                self.unknown.append(
+                    f"No module sees {modality} alone: it has no encoder of its own."
+                )
         for asked in (self.spec.head, self.spec.latent):
             if asked is not None and asked not in modules:
                 raise SpecError(f"the spec names module '{asked}', which the model does not have.")
         head = self.spec.head or head
         if head is None and len(self.spec.names) > 1:
-            self.unknown.append("No linear module comes after the fusion: there is no single latent.")
+            self.unknown.append(
+                "No linear module comes after the fusion: there is no single latent."
+            )
         latent = self.spec.latent or head
         return StructureRecord(
             modules=tuple(rows),
@@ -502,12 +566,16 @@ class _Roles:
         """The last linear module whose output depends on all that the model's output depends on."""
         wanted = self.first.label & self.everything
         fitting = [
-            c for c in self.first.calls if isinstance(modules[c.key[0]], nn.Linear) and c.label & self.everything == wanted
+            c
+            for c in self.first.calls
+            if isinstance(modules[c.key[0]], nn.Linear) and c.label & self.everything == wanted
         ]
         return max(fitting, key=lambda c: c.order).key[0] if fitting and wanted else None
 
     def _groups(self, parameters: dict[str, int | None]) -> dict[str, tuple[str, ...]]:
-        groups: dict[str, list[str]] = {name: [] for name in (*self.spec.names, "shared", "constant", "unused")}
+        groups: dict[str, list[str]] = {
+            name: [] for name in (*self.spec.names, "shared", "constant", "unused")
+        }
         for name, bits in parameters.items():
             if bits is None:
                 groups["unused"].append(name)
@@ -519,26 +587,42 @@ class _Roles:
     def _doubts(self) -> None:
         """Say where operations and perturbation disagree."""
         for m, name in enumerate(self.spec.names):
-            if not self.first.label >> m & 1 and not any(bits >> m & 1 for bits in self.observed.values()):
+            if not self.first.label >> m & 1 and not any(
+                bits >> m & 1 for bits in self.observed.values()
+            ):
                 self.unknown.append(f"The output does not depend on {name} at all.")
         hidden = [
-            c.key[0] for c in self.first.calls for m in range(len(self.spec.names))
-            if self.observed.get(c.key, 0) >> m & 1 and not any(label >> m & 1 for label in c.labels)
+            c.key[0]
+            for c in self.first.calls
+            for m in range(len(self.spec.names))
+            if self.observed.get(c.key, 0) >> m & 1
+            and not any(label >> m & 1 for label in c.labels)
         ]
         if hidden:
-            self.unknown.append(f"Modules depend on a modality past torch's operations: {', '.join(dict.fromkeys(hidden))}.")
+            self.unknown.append(
+                f"Modules depend on a modality past torch's operations: {', '.join(dict.fromkeys(hidden))}."
+            )
 
     def _wished(
-        self, modality: str, wished: tuple[str, ...] | None, found: list[str], modules: dict[str, nn.Module], labels: dict[str, int]
+        self,
+        modality: str,
+        wished: tuple[str, ...] | None,
+        found: list[str],
+        modules: dict[str, nn.Module],
+        labels: dict[str, int],
     ) -> list[str]:
         if wished is None:
             return found
         m = self.spec.names.index(modality)
         for name in wished:
             if name not in modules:
-                raise SpecError(f"modalities.{modality}.encoders names module '{name}', which the model does not have.")
+                raise SpecError(
+                    f"modalities.{modality}.encoders names module '{name}', which the model does not have."
+                )
             if labels.get(name, 0) & ~(1 << m):
-                self.unknown.append(f"The spec calls {name} an encoder of {modality}, but it also sees other modalities.")
+                self.unknown.append(
+                    f"The spec calls {name} an encoder of {modality}, but it also sees other modalities."
+                )
         return list(wished)
 
 
@@ -548,7 +632,12 @@ def _perturbed(batch: MaskedBatch, modality: str) -> Any:
     values: dict[str, Any] = {}
     for path, owner in batch.masked_paths.items():
         value = batch.values[path]
-        if owner != modality or not isinstance(value, Tensor) or value.layout is not torch.strided or not value.numel():
+        if (
+            owner != modality
+            or not isinstance(value, Tensor)
+            or value.layout is not torch.strided
+            or not value.numel()
+        ):
             continue
         if value.is_floating_point():
             scale = value.float().std().nan_to_num() + 0.1
@@ -590,7 +679,9 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(torch.nan_to_num(a.detach()), torch.nan_to_num(b.detach()))
+    return a.shape == b.shape and torch.equal(
+        torch.nan_to_num(a.detach()), torch.nan_to_num(b.detach())
+    )
 
 
 def _all_same(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -601,7 +692,9 @@ def _comparable(a: Tensor, b: Tensor) -> bool:
     if a.is_nested and b.is_nested:
         return _all_same(list(a.unbind()), list(b.unbind()))
     if a.layout is not torch.strided:
-        return a.shape == b.shape and torch.equal(a.to_dense(), b.to_dense()) if a.is_sparse else False
+        return (
+            a.shape == b.shape and torch.equal(a.to_dense(), b.to_dense()) if a.is_sparse else False
+        )
     return _same(a, b) if a.is_floating_point() else a.shape == b.shape and torch.equal(a, b)
 
 

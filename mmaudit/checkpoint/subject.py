@@ -45,7 +45,11 @@ class Subject:
     @property
     def parameters(self) -> int:
         """Number of parameters."""
-        return sum(p.numel() for p in self.model.parameters()) if isinstance(self.model, nn.Module) else 0
+        return (
+            sum(p.numel() for p in self.model.parameters())
+            if isinstance(self.model, nn.Module)
+            else 0
+        )
 
     @property
     def device(self) -> Any:
@@ -69,23 +73,36 @@ def open_subject(model: Any, data: Any = None, spec: Any = None) -> Subject:
     directory: Path | None = None
     if isinstance(model, (str, Path)) and Path(model).suffix in (".yaml", ".yml"):
         if spec is not None:
-            raise SpecError("an audit file is a spec of its own: give either the file or a model and a spec.")
+            raise SpecError(
+                "an audit file is a spec of its own: give either the file or a model and a spec."
+            )
         path = Path(model)
         spec, directory, model = read_spec(path, AuditSpec), path.resolve().parent, None
     elif spec is None:
-        raise SpecError("a spec is needed: which inputs belong to which modality, and where the labels are.")
+        raise SpecError(
+            "a spec is needed: which inputs belong to which modality, and where the labels are."
+        )
     elif isinstance(spec, (str, Path)):
         directory = Path(spec).resolve().parent
     if not isinstance(spec, MaskingSpec):
         whole = not isinstance(spec, Mapping) or "model" in spec
-        spec = read_spec(spec, AuditSpec if whole and (model is None or isinstance(model, (str, Path))) else MaskingSpec)
+        spec = read_spec(
+            spec,
+            AuditSpec
+            if whole and (model is None or isinstance(model, (str, Path)))
+            else MaskingSpec,
+        )
     if isinstance(spec, AuditSpec) and (model is None or isinstance(model, (str, Path))):
         subject = _from_files(model, spec, directory)
     elif model is None or isinstance(model, (str, Path)):
-        raise SpecError("a checkpoint needs a spec with a factory under 'model', which builds the module the weights go into.")
+        raise SpecError(
+            "a checkpoint needs a spec with a factory under 'model', which builds the module the weights go into."
+        )
     else:
         inner = unwrapped(model)
-        subject = Subject(inner, spec, data, directory=directory, name=type(inner).__qualname__, borrowed=True)
+        subject = Subject(
+            inner, spec, data, directory=directory, name=type(inner).__qualname__, borrowed=True
+        )
         if isinstance(spec, AuditSpec):
             subject.data, subject.train = spec.data.test, spec.data.train
     if data is not None:
@@ -95,9 +112,15 @@ def open_subject(model: Any, data: Any = None, spec: Any = None) -> Subject:
     if isinstance(subject.data, Iterator):
         subject.data = list(subject.data)
         subject.notes.append(
-            Note(kind="information", topic="data", text="The data came as a generator, which can be read once only: it was kept in memory.")
+            Note(
+                kind="information",
+                topic="data",
+                text="The data came as a generator, which can be read once only: it was kept in memory.",
+            )
         )
-    subject.title = subject.title or (spec.title if isinstance(spec, AuditSpec) and spec.title else subject.name)
+    subject.title = subject.title or (
+        spec.title if isinstance(spec, AuditSpec) and spec.title else subject.name
+    )
     return subject
 
 

@@ -27,7 +27,17 @@ __all__ = ["Call", "CallKey", "Trace", "output_tensors", "trace"]
 CallKey = tuple[str, int]
 """Module name and running number of the call among the calls of this module in one forward."""
 
-_READS = {"item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__", "__complex__"}
+_READS = {
+    "item",
+    "tolist",
+    "numpy",
+    "__array__",
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__index__",
+    "__complex__",
+}
 
 
 @dataclass
@@ -122,7 +132,7 @@ class _LabelMode(TorchDispatchMode):
     """Carries bits from the inputs of every operation to its outputs."""
 
     def __init__(self, model: nn.Module, sources: Mapping[int, Iterable[Tensor]]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._labels: dict[Any, int] = {}
         self._alive: list[Any] = []
         self._owners: dict[Any, set[str]] = {}
@@ -202,7 +212,11 @@ class _LabelMode(TorchDispatchMode):
         out = func(*args, **kwargs)
         # Tensors made of parameters alone (a normalised weight, an expanded token) still stand for those parameters.
         derived = owners if not bits else set()
-        written = [args[i] for i, a in enumerate(func._schema.arguments) if i < len(args) and a.alias_info and a.alias_info.is_write]
+        written = [
+            args[i]
+            for i, a in enumerate(func._schema.arguments)
+            if i < len(args) and a.alias_info and a.alias_info.is_write
+        ]
         for tensor in (*(leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)), *written):
             if isinstance(tensor, Tensor):
                 for key in self._keys(tensor):
@@ -231,7 +245,9 @@ class _ReadMode(TorchFunctionMode):
 class _Watch:
     """Keeps the tree of module calls."""
 
-    def __init__(self, labels: _LabelMode, opaque: Mapping[CallKey, tuple[int, ...]], spreads: int) -> None:
+    def __init__(
+        self, labels: _LabelMode, opaque: Mapping[CallKey, tuple[int, ...]], spreads: int
+    ) -> None:
         self.trace = Trace()
         self._labels, self._opaque, self._spreads = labels, opaque, spreads
         self._stack: list[int] = []
@@ -242,7 +258,9 @@ class _Watch:
         self.trace.leaks.append((bits, tuple(self.trace.calls[i].key for i in self._stack)))
         self._labels.pervasive |= bits & self._spreads
 
-    def handle(self, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def handle(
+        self, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         key = (name, self._counts.get(name, 0))
         self._counts[name] = key[1] + 1
         record = Call(key, self._stack[-1] if self._stack else None)

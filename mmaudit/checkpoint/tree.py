@@ -23,10 +23,16 @@ def structure_tree(record: StructureRecord) -> str:
     width = max((len(left) for left, _ in lines), default=0)
     text = [f"{left:<{width}}  {right}".rstrip() for left, right in lines]
     text.append("")
-    for title, value in (("fusion", record.fusion), ("latent", record.latent), ("head", record.head)):
+    for title, value in (
+        ("fusion", record.fusion),
+        ("latent", record.latent),
+        ("head", record.head),
+    ):
         text.append(f"{title:<12}{value if value else 'none found'}")
     for group, names in record.parameter_groups.items():
-        text.append(f"{'parameters' if group == next(iter(record.parameter_groups)) else '':<12}{group}: {_some(names)}")
+        text.append(
+            f"{'parameters' if group == next(iter(record.parameter_groups)) else '':<12}{group}: {_some(names)}"
+        )
     text += [f"! {sentence}" for sentence in record.unknown]
     return "\n".join(text)
 
@@ -36,7 +42,10 @@ def _line(module: ModuleRecord) -> tuple[str, str]:
     name = module.name.rsplit(".", 1)[-1] or "(model)"
     seen = " + ".join(module.modalities) if module.modalities else "-"
     calls = f", {module.calls} calls" if module.calls > 1 else ""
-    return f"{'  ' * depth}{name} ({module.type})", f"<- {seen:<24} {module.role}{calls}, {module.parameters:,} parameters"
+    return (
+        f"{'  ' * depth}{name} ({module.type})",
+        f"<- {seen:<24} {module.role}{calls}, {module.parameters:,} parameters",
+    )
 
 
 def _some(names: tuple[str, ...]) -> str:

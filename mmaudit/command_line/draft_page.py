@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -65,6 +66,6 @@ def print_draft(draft: Draft, out: Path, console: Console) -> None:
                     Text(f" {head:<8} ", style="dim").append(piece.plain.rstrip(), style="not dim")
                 )
                 head = ""
-    console.print(
-        Text(f"Check {out}, then:  mmaudit preview {out}   |   mmaudit audit {out}"), soft_wrap=True
-    )
+    name = shlex.quote(str(out))
+    console.print(Text(f"Check it, then: mmaudit preview {name}"), soft_wrap=True)
+    console.print(Text(f"                mmaudit audit {name}"), soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from mmaudit.command_line.probing import FoundOutputs
 
 __all__ = ["Sources", "source_mapping", "write_audit_file"]
 
-_COMMENT = 58
+_WIDEST = 56
+"""Longer lines do not push the comments of all others to the right."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,6 @@ def write_audit_file(
     guessed: Guess,
     call: Mapping[str, Any],
     outputs: FoundOutputs,
-    parameters: Sequence[str],
     batch: Any,
 ) -> str:
     """Write what was found as an audit file.
@@ -59,7 +59,6 @@ def write_audit_file(
         guessed: What a batch seems to hold.
         call: The ``call`` of the spec.
         outputs: Where the class scores are.
-        parameters: Names of what ``forward`` takes.
         batch: The batch.
 
     Returns:
@@ -79,19 +78,20 @@ def write_audit_file(
             f"  test: {_flow(source_mapping(sources))}",
             f"on this data: {_kind_of_batch(batch)} of {guessed.n} samples",
         ),
-        ("  # train: {factory: ...}", "needed only for the masks mean, noise and marginal"),
-        ("modalities:", "has these modalities, made absent so (zero, mean, marginal, ...)"),
+        ("  # train: {factory: ...}", "for the masks mean, noise and marginal"),
+        ("modalities:", "has these modalities, made absent so"),
         *(
             (f"  {line}", comment)
             for m in guessed.modalities
             for line, comment in _modality_lines(m)
         ),
-        (f"call: {_flow(dict(call))}", f"how forward({', '.join(parameters)}) is called"),
+        (f"call: {_flow(dict(call))}", "how forward is called"),
         *_output_lines(outputs),
         *_label_lines(guessed),
     ]
     head = "# Drafted by mmaudit init from one batch. Check every line, then: mmaudit preview, mmaudit audit.\n"
-    return head + "".join(_commented(line, comment) for line, comment in lines)
+    column = max(len(line) for line, _ in lines if len(line) <= _WIDEST)
+    return head + "".join(_commented(line, comment, column) for line, comment in lines)
 
 
 def _output_lines(outputs: FoundOutputs) -> Iterator[tuple[str, str]]:
@@ -106,24 +106,24 @@ def _label_lines(guessed: Guess) -> Iterator[tuple[str, str]]:
     if guessed.target is None:
         yield (
             "# target: label",
-            "no labels were found, and the audit needs them: their path in a batch",
+            "path of the labels: none were found",
         )
     else:
         yield f"target: {_flow(guessed.target.path)}", f"the labels: {guessed.target_reason}"
         if guessed.target.is_text:
             yield (
                 f"classes: {_flow(sorted(set(guessed.target.value)))}",
-                "names seen in one batch: complete them, in the model's order",
+                "as seen in one batch: complete them, in the model's order",
             )
     if guessed.ids is None:
-        yield "# ids: id", "path of sample ids; running numbers without"
+        yield "# ids: id", "path of sample ids, else running numbers"
     else:
         yield f"ids: {_flow(guessed.ids.path)}", "names the samples in tables"
-    together = "equal values belong together (patient, speaker, clip); intervals allow for it"
+    together = "what belongs together; intervals allow for it"
     yield f"group: {_flow(guessed.group.path)}" if guessed.group else "# group: patient", together
     yield (
         "# expected: {accuracy: 0.9}",
-        "the accuracy you know: an audit that misses it stops at once",
+        "what you know it to reach, else the audit stops",
     )
 
 
@@ -136,7 +136,7 @@ def _modality_lines(modality: GuessedModality) -> Iterator[tuple[str, str]]:
         return
     yield f"{_flow(modality.name)}:", about
     yield f"  inputs: {_flow(paths)}", "what belongs to it"
-    yield f"  mask: {_flow(modality.masks)}", "keep: lengths and attention masks stay as they are"
+    yield f"  mask: {_flow(modality.masks)}", "keep: stays as it is"
 
 
 def _about(entry: Entry) -> str:
@@ -167,8 +167,8 @@ def _kind_of_batch(batch: Any) -> str:
     )
 
 
-def _commented(line: str, comment: str) -> str:
-    return f"{line:<{_COMMENT}} # {comment}\n" if comment else f"{line}\n"
+def _commented(line: str, comment: str, column: int) -> str:
+    return f"{line:<{column}} # {comment}\n" if comment else f"{line}\n"
 
 
 def _flow(value: Any) -> str:

@@ -110,7 +110,7 @@ def draft_audit_file(
         if ask is not None:
             kind = ask("outputs", outputs.kind, outputs.reason)
             outputs = replace(outputs, kind=kind or outputs.kind)
-        text = write_audit_file(sources, guessed, call, outputs, parameters, batch)
+        text = write_audit_file(sources, guessed, call, outputs, batch)
         spec = read_spec(yaml.safe_load(text), AuditSpec)
         accuracy = _accuracy(model, spec, batch, guessed)
         structure = inspect_structure(model, batch, spec).record

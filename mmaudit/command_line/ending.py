@@ -136,6 +136,9 @@ def _status(run: Callable[[], Any]) -> int:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except typer.Abort:  # Ctrl-C or the end of the input at a question
+        say("\ninterrupted: nothing was written.")
+        return 128 + signal.SIGINT
     except KeyboardInterrupt as stop:
         say("interrupted.")
         return interrupt_status(stop)

@@ -16,7 +16,7 @@ from mmaudit.report.record_file import RECORD_NAME
 __all__ = ["DemoSubject", "demo_folder", "find_demo", "new_folder", "resumable", "resume_command"]
 
 _RUNS = Path("runs")
-_STATE = ".running/audit-state.json"
+_STATE = Path(".running", "audit-state.json")
 _SUBJECTS = "mmaudit.subjects"
 
 

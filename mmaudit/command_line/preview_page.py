@@ -67,7 +67,7 @@ def _print_input(shown: InputPreview, colour: str, console: Console) -> None:
     console.print(head, soft_wrap=True)
     drawn = pictures(*(values for values in (shown.whole, shown.masked) if values is not None))
     left = ["whole", statistics(shown.whole), *drawn[0]]
-    right = [f"masked: {shorten(shown.mask, 33)}"]
+    right = [f"masked: {shorten(shown.mask, 30)}"]
     right += (
         ["left out of the call"] if shown.masked is None else [statistics(shown.masked), *drawn[1]]
     )

@@ -180,11 +180,7 @@ def _kind(scores: Tensor) -> tuple[str, str]:
     values = scores.detach().double()
     if values.dim() == 1 or values.shape[1] == 1:
         inside = bool(values.min() >= 0 and values.max() <= 1)
-        warning = (
-            "; all lie in [0, 1]: if they are probabilities, take what comes before the sigmoid"
-            if inside
-            else ""
-        )
+        warning = "; all in [0, 1]: is it taken after a sigmoid?" if inside else ""
         return "one_logit", f"one number per sample{warning}"
     if bool(values.min() >= 0) and bool(((values.sum(1) - 1).abs() < 1e-3).all()):
         return "probabilities", "rows sum to 1"

@@ -32,7 +32,7 @@ from mmaudit.masking.paths import tensor_paths, with_values
 from mmaudit.masking.preparing import in_memory_batch
 from mmaudit.masking.spec import MaskingSpec, read_spec
 
-__all__ = ["CoalitionEvaluator", "MismatchError", "Method", "evaluate_coalitions"]
+__all__ = ["CoalitionEvaluator", "Method", "MismatchError", "evaluate_coalitions"]
 
 Method = Literal["packed", "unpacked", "full passes"]
 
@@ -89,7 +89,9 @@ def evaluate_coalitions(
     spec = read_spec(spec, MaskingSpec)
     model = unwrapped(model)
     with left_as_it_came(model):
-        prepared = in_memory_batch(batch, spec, model_device(model), functions=mask_functions(spec), seed=seed)
+        prepared = in_memory_batch(
+            batch, spec, model_device(model), functions=mask_functions(spec), seed=seed
+        )
         with torch.no_grad():
             if structure is None and optimize:
                 structure = find_structure(model, Caller(model, spec), prepared)
@@ -156,9 +158,16 @@ class CoalitionEvaluator:
         known = self.structure
         if not optimize or known is None:
             return "full passes", "switched off"
-        dropped = [n for n, part in self.spec.modalities.items() if any(m.kind == "drop" for m in part.mask.values())]
+        dropped = [
+            n
+            for n, part in self.spec.modalities.items()
+            if any(m.kind == "drop" for m in part.mask.values())
+        ]
         if dropped:
-            return "full passes", f"mask 'drop' of {', '.join(dropped)} changes how the model is called"
+            return (
+                "full passes",
+                f"mask 'drop' of {', '.join(dropped)} changes how the model is called",
+            )
         if known.fallback is not None:
             return "full passes", known.fallback
         if not known.encoder_calls:
@@ -167,7 +176,10 @@ class CoalitionEvaluator:
             return "unpacked", known.rows_matter
         unpackable = [call.key[0] for call in known.encoder_calls if not call.packable]
         if unpackable:
-            return "unpacked", f"what module '{unpackable[0]}' returns has no dimension that runs over samples"
+            return (
+                "unpacked",
+                f"what module '{unpackable[0]}' returns has no dimension that runs over samples",
+            )
         return "packed", None
 
     @property
@@ -180,7 +192,9 @@ class CoalitionEvaluator:
     @property
     def passes(self) -> float:
         """Cost so far in plain evaluation passes."""
-        return (self.full_rows + (self.fusion_share or 0.0) * self.replayed_rows) / max(self.samples, 1)
+        return (self.full_rows + (self.fusion_share or 0.0) * self.replayed_rows) / max(
+            self.samples, 1
+        )
 
     def evaluate(self, batch: MaskedBatch) -> list[Tensor]:
         """Outputs of all coalitions of one batch, in the order of the coalition axis.
@@ -209,13 +223,20 @@ class CoalitionEvaluator:
                 torch.cuda.empty_cache()
             if self.method == "packed" and self.packed_rows > batch.n:
                 self.packed_rows = max(batch.n, self.packed_rows // 2)
-                self._note(f"out of memory: at most {self.packed_rows} rows are packed into one pass")
+                self._note(
+                    f"out of memory: at most {self.packed_rows} rows are packed into one pass"
+                )
                 continue
             if batch.n == 1 or self.structure is None or self.structure.rows_matter is not None:
-                raise ModelError(f"out of memory on a batch of {batch.n} that cannot be split further: {message}")
+                raise ModelError(
+                    f"out of memory on a batch of {batch.n} that cannot be split further: {message}"
+                )
             self._note(f"out of memory: batches of {batch.n} are evaluated in halves")
             rows = torch.arange(batch.n)
-            halves = [self._with_less_memory(batch.rows(half)) for half in (rows[: batch.n // 2], rows[batch.n // 2 :])]
+            halves = [
+                self._with_less_memory(batch.rows(half))
+                for half in (rows[: batch.n // 2], rows[batch.n // 2 :])
+            ]
             return [torch.cat(pair) for pair in zip(*halves, strict=True)]
 
     def _note(self, sentence: str) -> None:
@@ -237,11 +258,15 @@ class CoalitionEvaluator:
                 if self.method == "packed" and not self._real_inputs:
                     self._real_inputs = True
                     continue
-                self._step_down(f"{type(error).__name__} while encoders were stood in for: {_first_line(error)}")
+                self._step_down(
+                    f"{type(error).__name__} while encoders were stood in for: {_first_line(error)}"
+                )
 
     def _step_down(self, reason: str) -> None:
         lower = _STEP_DOWN[self.method]
-        self._note(f"coalitions are evaluated by method '{lower}' instead of '{self.method}': {reason}")
+        self._note(
+            f"coalitions are evaluated by method '{lower}' instead of '{self.method}': {reason}"
+        )
         self.method, self.reason = lower, reason
         self._masked_rows.clear()
 
@@ -272,7 +297,11 @@ class CoalitionEvaluator:
             for call in self.calls:
                 side = present if index >> call.modality & 1 else absent
                 value = side.values[call.key]
-                values[call.key] = with_tensors(value, [t.clone() for t in side.tensors[call.key]]) if fresh else value
+                values[call.key] = (
+                    with_tensors(value, [t.clone() for t in side.tensors[call.key]])
+                    if fresh
+                    else value
+                )
             outputs.append(self._replay(batch.coalition(index), values, batch.n))
         return [*outputs, grand] if self.M else [grand]
 
@@ -289,7 +318,10 @@ class CoalitionEvaluator:
         step = max(1, min(self.packed_rows // batch.n, most // max(1, self._live_bytes(present))))
         for at in range(0, len(todo), step):
             chunk = todo[at : at + step]
-            values = {call.key: self._packed_value(call, chunk, present, absent, batch.n) for call in self.calls}
+            values = {
+                call.key: self._packed_value(call, chunk, present, absent, batch.n)
+                for call in self.calls
+            }
             packed = self._replay(self._packed_inputs(batch, chunk), values, len(chunk) * batch.n)
             if len(packed) != len(chunk) * batch.n:
                 raise CallsDifferError(f"{len(packed)} rows came back for {len(chunk) * batch.n}")
@@ -301,7 +333,9 @@ class CoalitionEvaluator:
         """What the encoder calls give when their modality is masked, and the empty coalition's output where known."""
         assert self.structure is not None
         constant = all(
-            masker.constant or masker.keeps for part in batch.maskers.values() for masker in part.values()
+            masker.constant or masker.keeps
+            for part in batch.maskers.values()
+            for masker in part.values()
         )
         if not constant or self.structure.context_read:
             empty, seen = self._recorded_pass(batch, 0)
@@ -322,10 +356,18 @@ class CoalitionEvaluator:
     def _constant_when_empty(self, batch: MaskedBatch) -> bool:
         """Whether all samples give the same output once everything is masked."""
         known = self.structure
-        if known is None or known.rows_matter is not None or known.context or known.context_read or known.fallback:
+        if (
+            known is None
+            or known.rows_matter is not None
+            or known.context
+            or known.context_read
+            or known.fallback
+        ):
             return False
         return not known.record.stochastic and all(
-            masker.constant and not masker.changes_call for part in batch.maskers.values() for masker in part.values()
+            masker.constant and not masker.changes_call
+            for part in batch.maskers.values()
+            for masker in part.values()
         )
 
     def _live_bytes(self, present: Recorded) -> int:
@@ -338,7 +380,12 @@ class CoalitionEvaluator:
         )
 
     def _packed_value(
-        self, call: EncoderCall, chunk: list[int], present: Recorded, absent: dict[CallKey, list[Tensor]], n: int
+        self,
+        call: EncoderCall,
+        chunk: list[int],
+        present: Recorded,
+        absent: dict[CallKey, list[Tensor]],
+        n: int,
     ) -> Any:
         tensors = []
         for here, away, dim, live in zip(
@@ -347,7 +394,11 @@ class CoalitionEvaluator:
             if dim is None:
                 tensors.append(here)
             elif live:
-                tensors.append(torch.cat([here if index >> call.modality & 1 else away for index in chunk], dim))
+                tensors.append(
+                    torch.cat(
+                        [here if index >> call.modality & 1 else away for index in chunk], dim
+                    )
+                )
             else:
                 tensors.append(_blank(here, dim, len(chunk) * n))
         return with_tensors(present.values[call.key], tensors)
@@ -369,7 +420,9 @@ class CoalitionEvaluator:
                 bit = self.spec.names.index(masked[path])
                 stand_in = batch.masked(path)
                 assert stand_in is not None
-                values[path] = torch.cat([tensor if index >> bit & 1 else stand_in for index in chunk], dim)
+                values[path] = torch.cat(
+                    [tensor if index >> bit & 1 else stand_in for index in chunk], dim
+                )
             else:
                 values[path] = _blank(tensor, dim, len(chunk) * batch.n)
         return with_values(batch.whole, values)
@@ -398,15 +451,25 @@ class CoalitionEvaluator:
 
     def _safe(self, data: Any) -> Any:
         """Copies of the inputs, for models that overwrite what they are given."""
-        if self.structure is not None and not self.structure.mutates_inputs and self.structure.fallback is None:
+        if (
+            self.structure is not None
+            and not self.structure.mutates_inputs
+            and self.structure.fallback is None
+        ):
             return data
-        return with_values(data, {path: tensor.clone() for path, tensor in tensor_paths(data).items()})
+        return with_values(
+            data, {path: tensor.clone() for path, tensor in tensor_paths(data).items()}
+        )
 
     @contextmanager
     def _running(self, rows: int, *, replay: bool = False) -> Iterator[None]:
         stochastic = self.structure is not None and self.structure.record.stochastic
         device = model_device(self.model)
-        cast = torch.autocast(device.type, dtype=self.precision) if self.precision is not None else nullcontext()
+        cast = (
+            torch.autocast(device.type, dtype=self.precision)
+            if self.precision is not None
+            else nullcontext()
+        )
         start = time.perf_counter()
         with preserved_rng() if stochastic else nullcontext(), cast:
             if stochastic:  # common random numbers: coalitions differ by their masks alone
@@ -435,7 +498,9 @@ class CoalitionEvaluator:
         if not first:
             self.method, self.reason = "full passes", reason
             self._masked_rows.clear()
-            raise MismatchError(f"a spot check failed: {reason}; everything is evaluated again by full passes.")
+            raise MismatchError(
+                f"a spot check failed: {reason}; everything is evaluated again by full passes."
+            )
         if self.method == "packed" and not self._real_inputs:
             self._real_inputs = True
             self._masked_rows.clear()
@@ -453,7 +518,9 @@ class CoalitionEvaluator:
             return list(range(self.grand))
         return sorted({0, *self._chance.choice(self.grand, size=most - 1, replace=False).tolist()})
 
-    def _difference(self, batch: MaskedBatch, outputs: list[Tensor], coalitions: list[int]) -> float | None:
+    def _difference(
+        self, batch: MaskedBatch, outputs: list[Tensor], coalitions: list[int]
+    ) -> float | None:
         """Largest difference from brute force if it is too large, else ``None``."""
         rows = None
         part = batch
@@ -472,7 +539,9 @@ class CoalitionEvaluator:
                     found = found.index_select(0, rows.to(found.device))
                 self.verified_rows += part.n
                 far, allowed = _distance(found, expected, self.precision)
-                self.largest_difference = max(self.largest_difference or 0.0, far if np.isfinite(far) else 0.0)
+                self.largest_difference = max(
+                    self.largest_difference or 0.0, far if np.isfinite(far) else 0.0
+                )
                 if far > allowed:
                     worst = max(worst or 0.0, far)
         return worst
@@ -485,7 +554,9 @@ class CoalitionEvaluator:
         self.full_seconds, self.encoder_rows = seconds, calls
 
 
-def _distance(found: Tensor, expected: Tensor, precision: torch.dtype | None) -> tuple[float, float]:
+def _distance(
+    found: Tensor, expected: Tensor, precision: torch.dtype | None
+) -> tuple[float, float]:
     if found.shape != expected.shape:
         return float("inf"), 0.0
     dtype = precision or (expected.dtype if expected.is_floating_point() else torch.float32)
@@ -509,7 +580,9 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error)
-    return "out of memory" in text or "can't allocate memory" in text or "DefaultCPUAllocator" in text
+    return (
+        "out of memory" in text or "can't allocate memory" in text or "DefaultCPUAllocator" in text
+    )
 
 
 def _first_line(error: Exception) -> str:

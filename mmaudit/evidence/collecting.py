@@ -14,7 +14,6 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from mmaudit.masking.batches import Batch
 from mmaudit.evidence.coalitions import CoalitionEvaluator
 from mmaudit.evidence.data import Source
 from mmaudit.evidence.processes import Processes
@@ -22,6 +21,7 @@ from mmaudit.evidence.scoring import ValueFunction
 from mmaudit.evidence.table import ShardInfo, TableWriter
 from mmaudit.exceptions import DataError, MMAuditError, ModelError
 from mmaudit.masking.base import stable_hash
+from mmaudit.masking.batches import Batch
 from mmaudit.masking.masked_batch import MaskedBatch, Maskers, Template
 from mmaudit.report.tables import coalition_schema
 from mmaudit.typing import FloatArray
@@ -88,19 +88,27 @@ class Collector:
         known = self.evaluator.structure
         dims = known.dims if known is not None else None
         total = self.source.samples
-        for batch in self.source.batches(skip=writer.next_batch, stride=ranks.number, offset=ranks.rank):
+        for batch in self.source.batches(
+            skip=writer.next_batch, stride=ranks.number, offset=ranks.rank
+        ):
             with described(batch):
                 prepared = self.prepare(batch, dims)
                 outputs = self.evaluator.evaluate(prepared)
                 columns, info = self._columns(batch, outputs)
             if writer.schema is None:
-                writer.schema = coalition_schema(len(self.evaluator.spec.names), info.classes, logits=self.logits)
+                writer.schema = coalition_schema(
+                    len(self.evaluator.spec.names), info.classes, logits=self.logits
+                )
             writer.add(columns, info)
             if self.progress is not None:
-                self.progress("Coalitions", min(writer.samples * ranks.number, total or 10**18), total)
+                self.progress(
+                    "Coalitions", min(writer.samples * ranks.number, total or 10**18), total
+                )
         writer.flush()
 
-    def _columns(self, batch: Batch, outputs: list[torch.Tensor]) -> tuple[dict[str, object], ShardInfo]:
+    def _columns(
+        self, batch: Batch, outputs: list[torch.Tensor]
+    ) -> tuple[dict[str, object], ShardInfo]:
         if batch.targets is None:
             raise DataError("the audit needs labels: name their path under 'target'.")
         scores = torch.stack([self.value.scores(output) for output in outputs])
@@ -115,17 +123,26 @@ class Collector:
             samples=batch.n,
             nonfinite=int(batch.n - len(rows)),
             nonfinite_samples=[batch.ids[row] for row in np.flatnonzero(~finite)[:20]],
-            id_hash=sum(stable_hash(i, int(t)) for i, t in zip(batch.ids, batch.targets, strict=True)) % 2**128,
+            id_hash=sum(
+                stable_hash(i, int(t)) for i, t in zip(batch.ids, batch.targets, strict=True)
+            )
+            % 2**128,
             classes=scores.shape[2],
             present={name: int(batch.present[name].sum()) for name in modalities},
         )
         kept = scores[:, torch.from_numpy(rows)]
-        columns: dict[str, object] = dict(self.value.columns(kept, batch.targets[rows], self.responses))
+        columns: dict[str, object] = dict(
+            self.value.columns(kept, batch.targets[rows], self.responses)
+        )
         columns["sample_id"] = [batch.ids[row] for row in rows]
         columns["position"] = batch.start + rows
         columns["target"] = batch.targets[rows]
-        columns["group"] = [batch.groups[row] for row in rows] if batch.groups else [None] * len(rows)
-        columns["present"] = sum(batch.present[name][rows].astype(np.int64) << m for m, name in enumerate(modalities))
+        columns["group"] = (
+            [batch.groups[row] for row in rows] if batch.groups else [None] * len(rows)
+        )
+        columns["present"] = sum(
+            batch.present[name][rows].astype(np.int64) << m for m, name in enumerate(modalities)
+        )
         if self.logits:
             columns["logits"] = kept.permute(1, 0, 2).reshape(len(rows), -1).float().numpy()
         return columns, info
@@ -161,7 +178,9 @@ class described:  # noqa: N801 - used like a function
     def __enter__(self) -> None:
         """Nothing to set up."""
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         """Wrap foreign exceptions; ours pass."""
         if error is None or isinstance(error, MMAuditError) or not isinstance(error, Exception):
             return

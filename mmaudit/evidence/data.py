@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmaudit.checkpoint.loader import call_factory, import_callable
-from mmaudit.masking.arrays import to_tensor
-from mmaudit.masking.batches import Batch, BatchParser
 from mmaudit.evidence.files import ArrayColumns, open_file
 from mmaudit.evidence.loaders import BatchReader, BatchStream, Selection, open_loader
 from mmaudit.exceptions import DataError
+from mmaudit.masking.arrays import to_tensor
+from mmaudit.masking.batches import Batch, BatchParser
 from mmaudit.masking.spec import MaskingSpec, SourceSpec
 from mmaudit.report.schema import FileRecord, Note
 

@@ -80,7 +80,8 @@ class MaskedRows:
             places = torch.tensor([distinct[key] for key in keys])
             columns = zip(*(self._rows[call.key, key] for key in distinct), strict=True)
             gathered[call.key] = [
-                _spread(list(column), dim, places, batch.n) for column, dim in zip(columns, call.dims, strict=True)
+                _spread(list(column), dim, places, batch.n)
+                for column, dim in zip(columns, call.dims, strict=True)
             ]
         return gathered
 
@@ -106,7 +107,9 @@ class MaskedRows:
         return self._keyed[1]
 
 
-def _row_keys(batch: MaskedBatch, tensors: Mapping[str, Tensor], call: EncoderCall) -> list[Hashable]:
+def _row_keys(
+    batch: MaskedBatch, tensors: Mapping[str, Tensor], call: EncoderCall
+) -> list[Hashable]:
     """Per row: everything a masked encoder call can depend on."""
     common: list[Hashable] = [_shapes(batch, call.modality)]
     columns: list[np.ndarray] = []

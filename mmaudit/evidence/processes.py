@@ -23,7 +23,9 @@ class Processes:
         if self.number > 1:
             from accelerate import PartialState
 
-            self._state = PartialState(cpu=device is not None and torch.device(device).type == "cpu")
+            self._state = PartialState(
+                cpu=device is not None and torch.device(device).type == "cpu"
+            )
             self.rank, self.number = self._state.process_index, self._state.num_processes
         if device is not None:
             self.device = torch.device(device)

@@ -77,14 +77,20 @@ class Classification:
                 )
             values = torch.stack([torch.zeros_like(values), values], 1)
         if values.dim() != 2 or values.shape[1] < 2:
-            hint = " (one number per sample: outputs.kind one_logit?)" if values.dim() == 1 or values.shape[-1] == 1 else ""
+            hint = (
+                " (one number per sample: outputs.kind one_logit?)"
+                if values.dim() == 1 or values.shape[-1] == 1
+                else ""
+            )
             raise ModelError(
                 f"outputs have shape {tuple(output.shape)}; classification expects (n, K) with K >= 2{hint}."
             )
         if self.binary and values.shape[1] != 2:
             raise ModelError(f"task 'binary' expects 2 classes, the model gives {values.shape[1]}.")
         if self.classes is not None and values.shape[1] != self.classes:
-            raise ModelError(f"the model gives {values.shape[1]} class scores where {self.classes} classes are known.")
+            raise ModelError(
+                f"the model gives {values.shape[1]} class scores where {self.classes} classes are known."
+            )
         self.classes = values.shape[1]
         return self._logarithms(values)
 
@@ -97,11 +103,20 @@ class Classification:
                     "outputs.kind is 'probabilities', but the rows do not sum to 1: are they logits?"
                 )
             return values.clamp(min=torch.finfo(torch.float32).tiny).log()
-        if self.kind == "log_probabilities" and len(known) and (known.exp().sum(1) - 1).abs().max() > 1e-2:
+        if (
+            self.kind == "log_probabilities"
+            and len(known)
+            and (known.exp().sum(1) - 1).abs().max() > 1e-2
+        ):
             raise ModelError(
                 "outputs.kind is 'log_probabilities', but their exponentials do not sum to 1: are they logits?"
             )
-        if self.kind == "logits" and len(known) and known.min() >= 0 and (known.sum(1) - 1).abs().max() < 1e-4:
+        if (
+            self.kind == "logits"
+            and len(known)
+            and known.min() >= 0
+            and (known.sum(1) - 1).abs().max() < 1e-4
+        ):
             self.warning = "The outputs sum to 1 in every row: they look like probabilities, the spec says logits."
         return values
 
@@ -124,7 +139,9 @@ class Classification:
         S, n, K = scores.shape
         if n and (targets.min() < 0 or targets.max() >= K):
             wrong = int(np.flatnonzero((targets < 0) | (targets >= K))[0])
-            raise DataError(f"target {targets[wrong]} is no class: the model has {K} (0 to {K - 1}).")
+            raise DataError(
+                f"target {targets[wrong]} is no class: the model has {K} (0 to {K - 1})."
+            )
         y = torch.as_tensor(targets, dtype=torch.long)
         logp = torch.log_softmax(scores, -1)
         confidence, prediction = logp.max(-1)
@@ -135,7 +152,9 @@ class Classification:
             "confidence": confidence.exp().T,
             "entropy": torch.special.entr(logp.exp()).sum(-1).T,
         }
-        scale = scores.abs().amax((0, 2)).unsqueeze(-1)  # per sample: what a difference of logits is small beside
+        scale = (
+            scores.abs().amax((0, 2)).unsqueeze(-1)
+        )  # per sample: what a difference of logits is small beside
         weights = torch.as_tensor(np.asarray(responses), dtype=torch.float64)
         zeroed = weights.clone()
         zeroed[:, 0] = 0
@@ -144,7 +163,11 @@ class Classification:
             top = phi.max(-1, keepdim=True).values
             best = phi >= top - _TIE * scale
             hit = best.gather(-1, y.expand(len(phi), n).unsqueeze(-1)).squeeze(-1)
-            loglik = torch.log_softmax(phi, -1).gather(-1, y.expand(len(phi), n).unsqueeze(-1)).squeeze(-1)
+            loglik = (
+                torch.log_softmax(phi, -1)
+                .gather(-1, y.expand(len(phi), n).unsqueeze(-1))
+                .squeeze(-1)
+            )
             columns[f"response_prediction_{empty}"] = phi.argmax(-1).T
             columns[f"response_score_{empty}"] = (hit / best.sum(-1)).T
             columns[f"response_loglik_{empty}"] = loglik.clamp(min=LEAST_LOGLIK).T

@@ -33,7 +33,9 @@ class Recorded:
 
 
 @contextmanager
-def recorded(modules: Mapping[str, nn.Module], keep: Mapping[CallKey, Sequence[bool]]) -> Iterator[Recorded]:
+def recorded(
+    modules: Mapping[str, nn.Module], keep: Mapping[CallKey, Sequence[bool]]
+) -> Iterator[Recorded]:
     """Keep what some calls return.
 
     Copies are kept: what follows may overwrite what an encoder returned, and an encoder may answer in a buffer of its own.
@@ -44,7 +46,9 @@ def recorded(modules: Mapping[str, nn.Module], keep: Mapping[CallKey, Sequence[b
     """
     seen, counts = Recorded(), dict.fromkeys((name for name, _ in keep), 0)
 
-    def handle(name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def handle(
+        name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         key = (name, counts[name])
         counts[name] += 1
         out = forward(*args, **kwargs)
@@ -67,7 +71,9 @@ def replaced(modules: Mapping[str, nn.Module], values: Mapping[CallKey, Any]) ->
     counts = dict.fromkeys((name for name, _ in values), 0)
     used = 0
 
-    def handle(name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def handle(
+        name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         nonlocal used
         key = (name, counts[name])
         counts[name] += 1
@@ -84,4 +90,8 @@ def replaced(modules: Mapping[str, nn.Module], values: Mapping[CallKey, Any]) ->
 
 def with_tensors(value: Any, tensors: Sequence[Tensor]) -> Any:
     """The same container with other tensors in the order of ``output_tensors``."""
-    return tensors[0] if isinstance(value, Tensor) else with_values(value, dict(zip(tensor_paths(value), tensors, strict=True)))
+    return (
+        tensors[0]
+        if isinstance(value, Tensor)
+        else with_values(value, dict(zip(tensor_paths(value), tensors, strict=True)))
+    )

@@ -97,13 +97,17 @@ class TableWriter:
         if not self._info.samples:
             return
         assert self.schema is not None
-        arrays = [_column([rows[field.name] for rows in self._rows], field.type) for field in self.schema]
+        arrays = [
+            _column([rows[field.name] for rows in self._rows], field.type) for field in self.schema
+        ]
         described = self.schema.with_metadata({_KEY: json.dumps(asdict(self._info)).encode()})
         table = pa.Table.from_arrays(arrays, schema=described)
         name = f"part-{self._rank:03d}-{len(self.finished):06d}.parquet"
         temporary = self._folder / f".{name}.tmp"
         with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True, use_dictionary=False)
+            pq.write_table(
+                table, file, compression="zstd", write_page_checksum=True, use_dictionary=False
+            )
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(self._folder / name)
@@ -129,7 +133,9 @@ def shard_infos(folder: Path) -> list[ShardInfo]:
             metadata = pq.read_schema(path).metadata or {}
             infos.append(ShardInfo(**json.loads(metadata[_KEY])))
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-            raise RecordError(f"{path} is damaged: {error}. Delete its folder and audit again.") from error
+            raise RecordError(
+                f"{path} is damaged: {error}. Delete its folder and audit again."
+            ) from error
     return infos
 
 

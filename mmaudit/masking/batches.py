@@ -58,7 +58,9 @@ class BatchParser:
         to_cpu: Whether tensors that lie elsewhere are brought to the CPU.
     """
 
-    def __init__(self, spec: MaskingSpec, note: Callable[[Note], None], *, to_cpu: bool = True) -> None:
+    def __init__(
+        self, spec: MaskingSpec, note: Callable[[Note], None], *, to_cpu: bool = True
+    ) -> None:
         self._spec = spec
         self._to_cpu = to_cpu
         self._note = note
@@ -88,7 +90,9 @@ class BatchParser:
         if found:
             # Samples run along the first axis as a rule; where inputs disagree on it, along one whose size they share.
             first = _length(next(iter(found.values())), next(iter(found)))
-            shapes = [tuple(v.shape) if isinstance(v, Tensor) else (len(v),) for v in found.values()]
+            shapes = [
+                tuple(v.shape) if isinstance(v, Tensor) else (len(v),) for v in found.values()
+            ]
             shared = [size for size in shapes[0] if all(size in shape for shape in shapes)]
             return first if first in shared or not shared else shared[0]
         raise DataError(

@@ -30,7 +30,9 @@ class Caller:
         self.model = model
         self._spec = spec
         self._inputs = [
-            (modality, name, path) for modality, part in spec.modalities.items() for name, path in part.inputs.items()
+            (modality, name, path)
+            for modality, part in spec.modalities.items()
+            for name, path in part.inputs.items()
         ]
         # Read once: while modules are watched, the instance's forward is something else.
         self._parameters = _parameters(model)
@@ -61,7 +63,9 @@ class Caller:
             # A modality may be missing from a batch; everything else that the call names has to be there.
             return find_value(batch, path) if path in inputs else get_value(batch, path)
 
-        return [_fresh(look(path)) for path in args], {name: _fresh(look(path)) for name, path in kwargs.items()}
+        return [_fresh(look(path)) for path in args], {
+            name: _fresh(look(path)) for name, path in kwargs.items()
+        }
 
     def _plan(self, batch: Any) -> tuple[tuple[str, ...], dict[str, str]]:
         call = self._spec.call
@@ -74,7 +78,11 @@ class Caller:
         by_input = [name for _, name, _ in self._inputs]
         by_modality = [modality for modality, _, _ in self._inputs]
         for labels in (by_input, by_modality):
-            if len(set(labels)) == len(labels) and set(labels) <= set(names) and required <= set(labels):
+            if (
+                len(set(labels)) == len(labels)
+                and set(labels) <= set(names)
+                and required <= set(labels)
+            ):
                 return (), dict(zip(labels, paths, strict=True))
         if len(names) == 1 and not takes_any and (len(paths) > 1 or isinstance(batch, Mapping)):
             if isinstance(batch, Mapping):
@@ -94,7 +102,9 @@ class Caller:
             try:
                 returned = get_value(returned, path)
             except DataError as error:
-                raise ModelError(f"outputs.path '{path}' is not in what the model returns: {error}") from None
+                raise ModelError(
+                    f"outputs.path '{path}' is not in what the model returns: {error}"
+                ) from None
         if isinstance(returned, Tensor):
             return returned
         found = f"a {type(returned).__name__}"
@@ -102,20 +112,34 @@ class Caller:
             found += f" with {', '.join(map(str, list(returned)[:8]))}"
         elif isinstance(returned, (tuple, list)):
             found += f" of {len(returned)}"
-        raise ModelError(f"the model returned {found}, not a tensor: say under outputs.path where the class scores are.")
+        raise ModelError(
+            f"the model returned {found}, not a tensor: say under outputs.path where the class scores are."
+        )
 
 
 def _parameters(model: Callable[..., Any]) -> tuple[list[str], set[str], bool] | None:
     """Names of what ``forward`` takes, those without default, and whether it takes any number of them."""
     try:
-        parameters = list(inspect.signature(model.forward if isinstance(model, nn.Module) else model).parameters.values())
+        parameters = list(
+            inspect.signature(
+                model.forward if isinstance(model, nn.Module) else model
+            ).parameters.values()
+        )
     except (TypeError, ValueError):
         return None
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY, p.POSITIONAL_ONLY)]
+    named = [
+        p
+        for p in parameters
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY, p.POSITIONAL_ONLY)
+    ]
     takes_any = any(p.kind == p.VAR_POSITIONAL for p in parameters)
     return [p.name for p in named], {p.name for p in named if p.default is p.empty}, takes_any
 
 
 def _fresh(value: Any) -> Any:
     """A container of its own for every call, so that a model that pops from its batch does not empty the user's."""
-    return value if value is None or isinstance(value, Tensor) else with_values(value, tensor_paths(value))
+    return (
+        value
+        if value is None or isinstance(value, Tensor)
+        else with_values(value, tensor_paths(value))
+    )

@@ -93,7 +93,9 @@ class MaskedBatch:
                     continue
                 value = find_value(data, path)
                 path = canonical_path(path)
-                if isinstance(value, Tensor) and path not in leaves:  # a field of a named tuple, say, listed by its number
+                if (
+                    isinstance(value, Tensor) and path not in leaves
+                ):  # a field of a named tuple, say, listed by its number
                     path = next((other for other, leaf in leaves.items() if leaf is value), path)
                 self._replaced[path] = (modality, name)
                 if isinstance(value, np.ndarray):
@@ -119,7 +121,8 @@ class MaskedBatch:
                 self.values[path] = value
         self.whole = with_values(data, changed) if changed else data
         self.dims = {
-            path: batch_dimension(tensor, self.n, known.get(path)) for path, tensor in tensor_paths(self.whole).items()
+            path: batch_dimension(tensor, self.n, known.get(path))
+            for path, tensor in tensor_paths(self.whole).items()
         }
 
     @property
@@ -134,7 +137,9 @@ class MaskedBatch:
             masker = self.maskers[modality][name]
             value = self.values[path]
             self._masked[path] = (
-                None if masker.changes_call else self._apply(masker, value, self.dims.get(path) if value is not None else 0)
+                None
+                if masker.changes_call
+                else self._apply(masker, value, self.dims.get(path) if value is not None else 0)
             )
         return self._masked[path]
 
@@ -159,18 +164,29 @@ class MaskedBatch:
         """
         for path, modality in self.masked_paths.items():
             if isinstance(self.values[path], Tensor) and self.dims[path] is None:
-                raise DataError(f"input '{path}' of modality '{modality}' has no dimension of size {self.n}")
+                raise DataError(
+                    f"input '{path}' of modality '{modality}' has no dimension of size {self.n}"
+                )
         new = object.__new__(MaskedBatch)
         tensors = tensor_paths(self.whole)
-        taken = {p: take_rows(t, d, rows) for p, t in tensors.items() if (d := self.dims[p]) is not None}
-        new.spec, new.maskers, new._replaced, new.dims = self.spec, self.maskers, self._replaced, self.dims
+        taken = {
+            p: take_rows(t, d, rows) for p, t in tensors.items() if (d := self.dims[p]) is not None
+        }
+        new.spec, new.maskers, new._replaced, new.dims = (
+            self.spec,
+            self.maskers,
+            self._replaced,
+            self.dims,
+        )
         new.n, new.ids = len(rows), [self.ids[r] for r in rows.tolist()]
         new.whole = with_values(self.whole, taken)
         new.values = {path: taken.get(path, value) for path, value in self.values.items()}
         new._masked = {}
         for path in self._masked:
             stand_in, dim = self._masked[path], self.dims.get(path)
-            new._masked[path] = stand_in if stand_in is None or dim is None else take_rows(stand_in, dim, rows)
+            new._masked[path] = (
+                stand_in if stand_in is None or dim is None else take_rows(stand_in, dim, rows)
+            )
         return new
 
     def _apply(self, masker: Masker, value: Tensor, dim: int | None) -> Tensor:
@@ -182,7 +198,11 @@ class MaskedBatch:
         return masked.movedim(0, dim) if dim else masked
 
     def _absent(
-        self, path: str, modality: str, device: torch.device | None, templates: Mapping[str, Template] | None
+        self,
+        path: str,
+        modality: str,
+        device: torch.device | None,
+        templates: Mapping[str, Template] | None,
     ) -> Tensor:
         if templates is None or path not in templates:
             raise DataError(
@@ -196,7 +216,15 @@ class MaskedBatch:
         modality, name = self._replaced[path]
         dim = batch_dimension(value, self.n, known)
         if dim is None:
-            raise DataError(f"some samples lack modality '{modality}', but '{path}' has no dimension of size {self.n}.")
-        stand_in = self._apply(self.maskers[modality][name], torch.nan_to_num(value) if value.is_floating_point() else value, dim)
-        keep = torch.as_tensor(here, device=value.device).view([-1 if d == dim else 1 for d in range(value.dim())])
+            raise DataError(
+                f"some samples lack modality '{modality}', but '{path}' has no dimension of size {self.n}."
+            )
+        stand_in = self._apply(
+            self.maskers[modality][name],
+            torch.nan_to_num(value) if value.is_floating_point() else value,
+            dim,
+        )
+        keep = torch.as_tensor(here, device=value.device).view(
+            [-1 if d == dim else 1 for d in range(value.dim())]
+        )
         return torch.where(keep, value, stand_in)

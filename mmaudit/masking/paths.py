@@ -202,7 +202,9 @@ def _replaced(container: Any, rest: tuple[str, ...], value: Any, path: str) -> A
     try:
         inner, left, key = _step(container, rest, path)
     except _AbsentError:
-        if len(rest) == 1 and isinstance(container, MutableMapping):  # a modality that a batch leaves out
+        if len(rest) == 1 and isinstance(
+            container, MutableMapping
+        ):  # a modality that a batch leaves out
             return _added(container, rest[0], value)
         raise DataError(f"path '{path}': no '{rest[0]}' in {_contents(container)}") from None
     return _copied(container, {key: _replaced(inner, left, value, path)}, path)

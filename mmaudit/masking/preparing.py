@@ -39,8 +39,14 @@ def in_memory_batch(
     Raises:
         DataError: If the batch does not have what the spec names.
     """
-    missing = {key: None for key in ("target", "group", "ids") if (path := getattr(spec, key)) and find_value(batch, path) is None}
-    rows = BatchParser(spec.model_copy(update=missing), lambda note: None, to_cpu=False).parse(batch, 0, 0)
+    missing = {
+        key: None
+        for key in ("target", "group", "ids")
+        if (path := getattr(spec, key)) and find_value(batch, path) is None
+    }
+    rows = BatchParser(spec.model_copy(update=missing), lambda note: None, to_cpu=False).parse(
+        batch, 0, 0
+    )
     if maskers is None:
         reference = None
         if needs_reference(spec):

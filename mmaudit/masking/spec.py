@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from mmaudit.exceptions import SpecError
 from mmaudit.typing import OutputKind, TaskName
@@ -46,7 +54,9 @@ class _Strict(BaseModel):
 
 
 def _import_string(value: Any) -> Any:
-    if isinstance(value, str) and (value.count(":") != 1 or not all(p.strip() for p in value.split(":"))):
+    if isinstance(value, str) and (
+        value.count(":") != 1 or not all(p.strip() for p in value.split(":"))
+    ):
         raise ValueError("expected 'package.module:callable'")
     return value
 
@@ -110,10 +120,12 @@ def _short_mask(value: Any) -> Any:
     """Turn the short forms of a mask into its long form."""
     if isinstance(value, str):
         if value in ("zero", "mean", "marginal", "drop", "keep"):
-            return NamedMask(kind=value)  # type: ignore[arg-type]
+            return NamedMask(kind=value)
         if value == "noise":
             return NoiseMask()
-        near = difflib.get_close_matches(value, ["zero", "mean", "marginal", "drop", "keep", "noise"], 1)
+        near = difflib.get_close_matches(
+            value, ["zero", "mean", "marginal", "drop", "keep", "noise"], 1
+        )
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(f"unknown mask '{value}'{hint}; allowed: {_MASK_FORMS}")
     if isinstance(value, Mapping) and len(value) == 1 and "kind" not in value:
@@ -121,7 +133,10 @@ def _short_mask(value: Any) -> Any:
         if key in ("constant", "token"):
             return {"kind": key, "value": setting}
         if key == "noise":
-            return {"kind": "noise", **(setting if isinstance(setting, Mapping) else {"std": setting})}
+            return {
+                "kind": "noise",
+                **(setting if isinstance(setting, Mapping) else {"std": setting}),
+            }
         if key == "custom":
             return {"kind": "custom", "function": setting}
         raise ValueError(f"unknown mask '{key}'; allowed: {_MASK_FORMS}")
@@ -129,7 +144,9 @@ def _short_mask(value: Any) -> Any:
 
 
 MaskSpec = Annotated[
-    Union[NamedMask, FillMask, NoiseMask, CustomMask], Field(discriminator="kind"), BeforeValidator(_short_mask)
+    NamedMask | FillMask | NoiseMask | CustomMask,
+    Field(discriminator="kind"),
+    BeforeValidator(_short_mask),
 ]
 _MASK_KINDS = {"zero", "mean", "marginal", "drop", "keep", "constant", "token", "noise", "custom"}
 
@@ -182,7 +199,9 @@ class ModalitySpec(_Strict):
     @model_validator(mode="after")
     def _masks_something(self) -> ModalitySpec:
         if all(mask.kind == "keep" for mask in self.mask.values()):
-            raise ValueError("all inputs have mask 'keep': masking this modality would change nothing")
+            raise ValueError(
+                "all inputs have mask 'keep': masking this modality would change nothing"
+            )
         return self
 
 
@@ -303,7 +322,9 @@ class SourceSpec(_Strict):
     def _slice(cls, value: str | None) -> str | None:
         if value is not None:
             parts = value.split(":")
-            if len(parts) not in (2, 3) or not all(p.strip().lstrip("-").isdigit() or not p.strip() for p in parts):
+            if len(parts) not in (2, 3) or not all(
+                p.strip().lstrip("-").isdigit() or not p.strip() for p in parts
+            ):
                 raise ValueError("expected 'start:stop' or 'start:stop:step', for example '0:1000'")
         return value
 
@@ -357,12 +378,16 @@ class AuditSpec(MaskingSpec):
     @field_validator("data", mode="before")
     @classmethod
     def _short_data(cls, value: Any) -> Any:
-        if isinstance(value, str) or (isinstance(value, Mapping) and ({"factory", "file"} & set(value))):
+        if isinstance(value, str) or (
+            isinstance(value, Mapping) and ({"factory", "file"} & set(value))
+        ):
             return {"test": value}
         return value
 
 
-def read_spec(source: Path | str | Mapping[str, Any] | MaskingSpec, kind: type[MaskingSpec] = AuditSpec) -> MaskingSpec:
+def read_spec(
+    source: Path | str | Mapping[str, Any] | MaskingSpec, kind: type[MaskingSpec] = AuditSpec
+) -> MaskingSpec:
     """Read and check a spec.
 
     Args:
@@ -394,7 +419,13 @@ def _load_yaml(path: Path) -> Mapping[str, Any]:
         raise SpecError(f"{path.name}: larger than 1 MB, which no audit file is")
     try:
         text = path.read_text(encoding="utf-8")
-        if sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)) > 100:
+        if (
+            sum(
+                isinstance(token, yaml.AliasToken)
+                for token in yaml.scan(text, Loader=yaml.SafeLoader)
+            )
+            > 100
+        ):
             raise SpecError(f"{path.name}: more than 100 YAML aliases")
         value = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -407,7 +438,9 @@ def _load_yaml(path: Path) -> Mapping[str, Any]:
         problem = getattr(error, "problem", None) or error.__class__.__name__
         raise SpecError(f"{path.name}: not readable as YAML{where}: {problem}") from None
     if not isinstance(value, Mapping):
-        raise SpecError(f"{path.name}: expected a mapping with 'model', 'data', 'modalities', ..., found {type(value).__name__}")
+        raise SpecError(
+            f"{path.name}: expected a mapping with 'model', 'data', 'modalities', ..., found {type(value).__name__}"
+        )
     return value
 
 
@@ -415,16 +448,22 @@ def _sentences(error: ValidationError, kind: type[BaseModel]) -> list[str]:
     seen: dict[str, None] = {}
     for fault in error.errors(include_url=False):
         location = [str(step) for step in fault["loc"]]
-        if "mask" in location:  # the union of masks puts the kind into the path; a reader of the YAML has never written it
+        if (
+            "mask" in location
+        ):  # the union of masks puts the kind into the path; a reader of the YAML has never written it
             at = location.index("mask")
-            location = location[: at + 2] + [step for step in location[at + 2 :] if step not in _MASK_KINDS]
+            location = location[: at + 2] + [
+                step for step in location[at + 2 :] if step not in _MASK_KINDS
+            ]
         path = ".".join(location) or "the file"
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             allowed = _allowed(kind, location[:-1])
             near = difflib.get_close_matches(location[-1], allowed, 1)
             hint = f", did you mean '{near[0]}'?" if near else ""
-            message = f"unknown key{hint} (allowed: {', '.join(allowed)})" if allowed else "unknown key"
+            message = (
+                f"unknown key{hint} (allowed: {', '.join(allowed)})" if allowed else "unknown key"
+            )
         elif fault["type"] == "missing":
             message = "is required"
         elif fault["type"] not in ("value_error",):
@@ -446,7 +485,9 @@ def _allowed(kind: type[BaseModel], location: Iterable[str]) -> list[str]:
         else:  # a mapping: its values
             current = get_args(current)[-1] if get_args(current) else None
         if get_origin(current) in (Union, types.UnionType):
-            models = [a for a in get_args(current) if isinstance(a, type) and issubclass(a, BaseModel)]
+            models = [
+                a for a in get_args(current) if isinstance(a, type) and issubclass(a, BaseModel)
+            ]
             mappings = [a for a in get_args(current) if get_origin(a) is dict]
             current = (models or mappings or [None])[0]
     if isinstance(current, type) and issubclass(current, BaseModel):

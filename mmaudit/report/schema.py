@@ -123,7 +123,9 @@ class ModuleRecord(_Frozen):
     """Modalities that its outputs depend on, in the order of the spec; for a module called several times, of all calls."""
     calls: int
     """Calls per forward; 0 means never called."""
-    role: Literal["encoder", "fusion", "head", "shared", "constant", "unused", "inside", "container"]
+    role: Literal[
+        "encoder", "fusion", "head", "shared", "constant", "unused", "inside", "container"
+    ]
     parameters: int
     """Own parameters and those of all its children."""
 

@@ -91,7 +91,9 @@ def read_chunks(
             with pq.ParquetFile(
                 path, page_checksum_verification=True, pre_buffer=False, buffer_size=2**20
             ) as file:
-                for batch in file.iter_batches(batch_size=rows, columns=list(columns) if columns else None):
+                for batch in file.iter_batches(
+                    batch_size=rows, columns=list(columns) if columns else None
+                ):
                     yield {name: _to_numpy(batch.column(name)) for name in batch.schema.names}
         except (pa.ArrowException, OSError, KeyError) as error:
             raise RecordError(f"{path} is damaged or no coalition table: {error}") from error

@@ -41,7 +41,9 @@ BATCH = 64
 class Batches:
     """Synthetic batches that are drawn from a small pool, so that data costs nothing."""
 
-    def __init__(self, make: Callable[[int, torch.Generator], dict[str, Any]], number: int, size: int = BATCH) -> None:
+    def __init__(
+        self, make: Callable[[int, torch.Generator], dict[str, Any]], number: int, size: int = BATCH
+    ) -> None:
         self.number = number
         generator = torch.Generator().manual_seed(0)
         self.pool = [make(size, generator) for _ in range(min(2, number))]
@@ -70,7 +72,10 @@ class Case:
 
 def images(modalities: int, pixels: int) -> Callable[[int, torch.Generator], dict[str, Any]]:
     def make(n: int, generator: torch.Generator) -> dict[str, Any]:
-        batch: dict[str, Any] = {f"x{m}": torch.rand(n, 3, pixels, pixels, generator=generator) for m in range(modalities)}
+        batch: dict[str, Any] = {
+            f"x{m}": torch.rand(n, 3, pixels, pixels, generator=generator)
+            for m in range(modalities)
+        }
         return {**batch, "y": torch.randint(0, nets.CLASSES, (n,), generator=generator)}
 
     return make
@@ -86,7 +91,11 @@ def sequences(modalities: int) -> Callable[[int, torch.Generator], dict[str, Any
             x = torch.randn(n, longest, 40, generator=generator)
             inputs.append(x * (torch.arange(longest) < length[:, None]).unsqueeze(2))
             lengths.append(length)
-        return {"inputs": inputs, "lengths": lengths, "y": torch.randint(0, nets.CLASSES, (n,), generator=generator)}
+        return {
+            "inputs": inputs,
+            "lengths": lengths,
+            "y": torch.randint(0, nets.CLASSES, (n,), generator=generator),
+        }
 
     return make
 
@@ -108,14 +117,80 @@ def cases(quick: bool) -> list[Case]:
             pixels, batches = 32, 4
         late = {"linear head": 0, "512-unit head": 512}
         for name, hidden in late.items():
-            rows.append(Case(f"ResNet-18, {name}", "late", M, lambda M=M, h=hidden: nets.Late(M, h), images(M, pixels), image_spec(M), batches, ("head",)))
-        rows.append(Case("ResNet-18, FiLM", "intermediate", M, lambda M=M: nets.FiLM(M), images(M, pixels), image_spec(M), batches, ("film", "head")))
-        rows.append(Case("ResNet-18, gated", "intermediate", M, lambda M=M: nets.Gated(M), images(M, pixels), image_spec(M), batches, ("gate", "head")))
+            rows.append(
+                Case(
+                    f"ResNet-18, {name}",
+                    "late",
+                    M,
+                    lambda M=M, h=hidden: nets.Late(M, h),
+                    images(M, pixels),
+                    image_spec(M),
+                    batches,
+                    ("head",),
+                )
+            )
+        rows.append(
+            Case(
+                "ResNet-18, FiLM",
+                "intermediate",
+                M,
+                lambda M=M: nets.FiLM(M),
+                images(M, pixels),
+                image_spec(M),
+                batches,
+                ("film", "head"),
+            )
+        )
+        rows.append(
+            Case(
+                "ResNet-18, gated",
+                "intermediate",
+                M,
+                lambda M=M: nets.Gated(M),
+                images(M, pixels),
+                image_spec(M),
+                batches,
+                ("gate", "head"),
+            )
+        )
     for M in (2, 4):
-        rows.append(Case("GRU, two-layer fusion transformer", "intermediate", M, lambda M=M: nets.FusionTransformer(M), sequences(M), sequence_spec(M), 24, ()))
-        rows.append(Case("functional glue", "late", M, lambda M=M: nets.FunctionalGlue(M), images(M, 48), image_spec(M), 12, ()))
+        rows.append(
+            Case(
+                "GRU, two-layer fusion transformer",
+                "intermediate",
+                M,
+                lambda M=M: nets.FusionTransformer(M),
+                sequences(M),
+                sequence_spec(M),
+                24,
+                (),
+            )
+        )
+        rows.append(
+            Case(
+                "functional glue",
+                "late",
+                M,
+                lambda M=M: nets.FunctionalGlue(M),
+                images(M, 48),
+                image_spec(M),
+                12,
+                (),
+            )
+        )
     for M, batches in ((2, 12), (4, 4), (8, 3)):
-        rows.append(Case("ResNet-18 on stacked channels", "early", M, lambda M=M: nets.Early(M), images(M, 32), image_spec(M), batches, ()))
+        rows.append(
+            Case(
+                "ResNet-18 on stacked channels",
+                "early",
+                M,
+                lambda M=M: nets.Early(M),
+                images(M, 32),
+                image_spec(M),
+                batches,
+                (),
+            )
+        )
     return rows
 
 
@@ -129,7 +204,9 @@ def plain(model: nn.Module, spec: MaskingSpec, data: Batches) -> float:
     return time.perf_counter() - start
 
 
-def audited(model: nn.Module, spec: MaskingSpec, data: Batches) -> tuple[float, CoalitionEvaluator, float]:
+def audited(
+    model: nn.Module, spec: MaskingSpec, data: Batches
+) -> tuple[float, CoalitionEvaluator, float]:
     """Seconds of an audit up to its finished table, the evaluator, and seconds spent looking inside the model."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, left_as_it_came(model), torch.no_grad():
@@ -138,10 +215,14 @@ def audited(model: nn.Module, spec: MaskingSpec, data: Batches) -> tuple[float, 
         blank = CoalitionEvaluator(model, spec, None)
         weights = shapley_matrix(len(spec.names))
         first = Collector(source, blank, maskers, value_function(spec), weights, processes, {})
-        structure = find_structure(model, Caller(model, spec), first.prepare(next(source.batches())))
+        structure = find_structure(
+            model, Caller(model, spec), first.prepare(next(source.batches()))
+        )
         looked = time.perf_counter() - start
         evaluator = CoalitionEvaluator(model, spec, structure)
-        Collector(source, evaluator, maskers, value_function(spec), weights, processes, {}).collect(Path(folder))
+        Collector(source, evaluator, maskers, value_function(spec), weights, processes, {}).collect(
+            Path(folder)
+        )
         return time.perf_counter() - start, evaluator, looked
 
 
@@ -157,7 +238,9 @@ def enumerated(model: nn.Module, spec: MaskingSpec, batch: dict[str, Any]) -> fl
     return time.perf_counter() - start
 
 
-def with_captum(model: nn.Module, spec: MaskingSpec, batch: dict[str, Any], modalities: int) -> float:
+def with_captum(
+    model: nn.Module, spec: MaskingSpec, batch: dict[str, Any], modalities: int
+) -> float:
     """Seconds of captum's exact ShapleyValues with one feature per modality, on one batch."""
     from captum.attr import ShapleyValues
 
@@ -169,7 +252,12 @@ def with_captum(model: nn.Module, spec: MaskingSpec, batch: dict[str, Any], moda
     return time.perf_counter() - start
 
 
-def share_after_encoders(model: nn.Module, spec: MaskingSpec, data: Batches, encoders: Callable[[nn.Module], list[nn.Module]]) -> float:
+def share_after_encoders(
+    model: nn.Module,
+    spec: MaskingSpec,
+    data: Batches,
+    encoders: Callable[[nn.Module], list[nn.Module]],
+) -> float:
     """Share f of a plain pass that is not spent inside the encoders, measured with timers around their forward."""
     spent = 0.0
 
@@ -207,7 +295,9 @@ def measure(case: Case, repeats: int) -> Iterator[dict[str, Any]]:
     model, spec = case.build().eval(), MaskingSpec.model_validate(case.spec)
     data = Batches(case.make, case.batches)
     plain(model, spec, Batches(case.make, 1))
-    share = statistics.median(share_after_encoders(model, spec, Batches(case.make, 2), encoder_modules) for _ in range(3))
+    share = statistics.median(
+        share_after_encoders(model, spec, Batches(case.make, 2), encoder_modules) for _ in range(3)
+    )
     ratios, looks = [], []
     for _ in range(repeats):
         before = plain(model, spec, data)
@@ -215,7 +305,12 @@ def measure(case: Case, repeats: int) -> Iterator[dict[str, Any]]:
         after = plain(model, spec, data)
         ratios.append(2 * seconds / (before + after))
         looks.append(2 * looked / (before + after))
-    common = {"model": case.model, "fusion": case.fusion, "modalities": case.modalities, "share": round(share, 5)}
+    common = {
+        "model": case.model,
+        "fusion": case.fusion,
+        "modalities": case.modalities,
+        "share": round(share, 5),
+    }
     samples = case.batches * BATCH
     yield {
         **common, "method": "mmaudit", "passes": round(statistics.median(ratios), 4),
@@ -229,14 +324,26 @@ def measure(case: Case, repeats: int) -> Iterator[dict[str, Any]]:
     one.pool = [batch]
     S = 2**case.modalities
     unit = min(plain(model, spec, one) for _ in range(3))
-    yield {**common, "method": "enumeration", "passes": round(enumerated(model, spec, batch) / unit, 2), "encoder_calls": S, "batch": small}
+    yield {
+        **common,
+        "method": "enumeration",
+        "passes": round(enumerated(model, spec, batch) / unit, 2),
+        "encoder_calls": S,
+        "batch": small,
+    }
     if case.modalities <= 4 and "x0" in batch and case.fusion != "early":
         tiny = case.make(4, torch.Generator().manual_seed(1))
         one = Batches(case.make, 1, 4)
         one.pool = [tiny]
         unit = min(plain(model, spec, one) for _ in range(3))
         calls = _captum_calls(case.modalities)
-        yield {**common, "method": "captum", "passes": round(with_captum(model, spec, tiny, case.modalities) / unit, 2), "encoder_calls": calls, "batch": 4}
+        yield {
+            **common,
+            "method": "captum",
+            "passes": round(with_captum(model, spec, tiny, case.modalities) / unit, 2),
+            "encoder_calls": calls,
+            "batch": 4,
+        }
 
 
 def _captum_calls(modalities: int) -> int:
@@ -253,7 +360,10 @@ class Sizes:
     def __init__(self, samples: int) -> None:
         self.samples = samples
         generator = torch.Generator().manual_seed(0)
-        self.a, self.b = torch.randn(1000, 16, generator=generator), torch.randn(1000, 16, generator=generator)
+        self.a, self.b = (
+            torch.randn(1000, 16, generator=generator),
+            torch.randn(1000, 16, generator=generator),
+        )
         self.y = torch.randint(0, 5, (1000,), generator=generator)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -288,8 +398,14 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the rows here")
-    parser.add_argument("--quick", action="store_true", help="small inputs and few batches: a smoke test, not a measurement")
-    parser.add_argument("--only", default="", help="part of a model's name, 'late', 'early', ..., or 'memory'")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="small inputs and few batches: a smoke test, not a measurement",
+    )
+    parser.add_argument(
+        "--only", default="", help="part of a model's name, 'late', 'early', ..., or 'memory'"
+    )
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -307,7 +423,9 @@ def main() -> None:
         for samples in (10_000, 1_000_000) if not options.quick else (10_000, 100_000):
             command = [sys.executable, "-m", "tests.benchmarks.coalitions", "--peak", str(samples)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rows.append({"samples": samples, "peak_rss_mb": round(float(done.stdout.split()[-1]), 1)})
+            rows.append(
+                {"samples": samples, "peak_rss_mb": round(float(done.stdout.split()[-1]), 1)}
+            )
             print(json.dumps(rows[-1]), flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))

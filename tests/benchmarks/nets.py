@@ -18,7 +18,9 @@ class _Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(wide)
         self.down = None
         if stride != 1 or wide_in != wide:
-            self.down = nn.Sequential(nn.Conv2d(wide_in, wide, 1, stride, bias=False), nn.BatchNorm2d(wide))
+            self.down = nn.Sequential(
+                nn.Conv2d(wide_in, wide, 1, stride, bias=False), nn.BatchNorm2d(wide)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
@@ -31,9 +33,21 @@ class ResNet18(nn.Module):
     def __init__(self, channels: int = 3) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
+            nn.Conv2d(channels, 64, 7, 2, 3, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2, 1),
         )
-        widths = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2), (512, 512, 1)]
+        widths = [
+            (64, 64, 1),
+            (64, 64, 1),
+            (64, 128, 2),
+            (128, 128, 1),
+            (128, 256, 2),
+            (256, 256, 1),
+            (256, 512, 2),
+            (512, 512, 1),
+        ]
         self.blocks = nn.Sequential(*(_Block(*w) for w in widths))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +62,9 @@ class Late(nn.Module):
         self.encoders = nn.ModuleList(ResNet18() for _ in range(modalities))
         wide = 512 * modalities
         self.head = (
-            nn.Sequential(nn.Linear(wide, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES)) if hidden else nn.Linear(wide, CLASSES)
+            nn.Sequential(nn.Linear(wide, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES))
+            if hidden
+            else nn.Linear(wide, CLASSES)
         )
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -90,7 +106,10 @@ class FusionTransformer(nn.Module):
 
     def __init__(self, modalities: int, width: int = 64, features: int = 40) -> None:
         super().__init__()
-        self.encoders = nn.ModuleList(nn.GRU(features, width // 2, 2, batch_first=True, bidirectional=True) for _ in range(modalities))
+        self.encoders = nn.ModuleList(
+            nn.GRU(features, width // 2, 2, batch_first=True, bidirectional=True)
+            for _ in range(modalities)
+        )
         self.kind = nn.Parameter(torch.randn(modalities, width) * 0.1)
         layer = nn.TransformerEncoderLayer(width, 4, 2 * width, batch_first=True, dropout=0.0)
         self.fusion = nn.TransformerEncoder(layer, 2)

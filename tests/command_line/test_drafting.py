@@ -15,17 +15,25 @@ from tests.command_line.projects import PROJECTS, write_project
 
 def _draft(folder, kind, **options):
     write_project(folder, kind)
-    return draft_audit_file(folder / "best.pt", "train:build", "train:loader", directory=folder, **options)
+    return draft_audit_file(
+        folder / "best.pt", "train:build", "train:loader", directory=folder, **options
+    )
 
 
 def test_mapping(tmp_path):
     draft = _draft(tmp_path, "late")
     spec = yaml.safe_load(draft.text)
-    assert spec["modalities"] == {"audio": {"inputs": "audio", "mask": "zero"}, "image": {"inputs": "image", "mask": "zero"}}
+    assert spec["modalities"] == {
+        "audio": {"inputs": "audio", "mask": "zero"},
+        "image": {"inputs": "image", "mask": "zero"},
+    }
     assert (spec["target"], spec["ids"], spec["group"]) == ("label", "id", "speaker")
     assert spec["call"] == {"kwargs": {"audio": "audio", "image": "image"}}
     assert spec["outputs"] == {"kind": "logits"} and spec["checkpoint"] == "best.pt"
-    assert draft.structure.encoders == {"audio": ("ears",), "image": ("eyes",)} and draft.structure.fusion == "head"
+    assert (
+        draft.structure.encoders == {"audio": ("ears",), "image": ("eyes",)}
+        and draft.structure.fusion == "head"
+    )
 
 
 def test_every_line_has_its_comment(tmp_path):
@@ -36,7 +44,10 @@ def test_every_line_has_its_comment(tmp_path):
 
 def test_tuple_takes_names_and_order_from_forward(tmp_path):
     spec = yaml.safe_load(_draft(tmp_path, "tuples").text)
-    assert {name: part["inputs"] for name, part in spec["modalities"].items()} == {"lidar": "0", "radar": "1"}
+    assert {name: part["inputs"] for name, part in spec["modalities"].items()} == {
+        "lidar": "0",
+        "radar": "1",
+    }
     assert spec["target"] == "2" and spec["call"] == {"kwargs": {"lidar": "0", "radar": "1"}}
     assert spec["outputs"] == {"path": "logits", "kind": "probabilities"}
 
@@ -90,8 +101,15 @@ def test_accuracy_on_the_batch_is_the_plain_one(tmp_path):
 def test_npz(tmp_path):
     write_project(tmp_path, "late")
     rng = np.random.default_rng(0)
-    np.savez(tmp_path / "test.npz", audio=rng.normal(size=(30, 6)), image=rng.random((30, 1, 3, 3)), label=np.arange(30) % 3)
-    draft = draft_audit_file(tmp_path / "best.pt", "train:build", str(tmp_path / "test.npz"), directory=tmp_path)
+    np.savez(
+        tmp_path / "test.npz",
+        audio=rng.normal(size=(30, 6)),
+        image=rng.random((30, 1, 3, 3)),
+        label=np.arange(30) % 3,
+    )
+    draft = draft_audit_file(
+        tmp_path / "best.pt", "train:build", str(tmp_path / "test.npz"), directory=tmp_path
+    )
     spec = yaml.safe_load(draft.text)
     assert spec["data"] == {"test": {"file": "test.npz"}} and spec["target"] == "label"
 
@@ -110,13 +128,19 @@ def test_answers_win(tmp_path):
 
 def test_answer_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match="there is no 'nothing'"):
-        _draft(tmp_path, "late", ask=lambda what, guess, reason: "nothing" if what == "target" else guess)
+        _draft(
+            tmp_path,
+            "late",
+            ask=lambda what, guess, reason: "nothing" if what == "target" else guess,
+        )
 
 
 def test_batch_that_does_not_suit_forward(tmp_path):
     write_project(tmp_path, "late")
     (tmp_path / "train.py").write_text(PROJECTS["late"].replace("torch.randn(6,", "torch.randn(5,"))
-    with pytest.raises(ModelError, match=r"does not run on a batch: forward\(audio, image\) raised"):
+    with pytest.raises(
+        ModelError, match=r"does not run on a batch: forward\(audio, image\) raised"
+    ):
         draft_audit_file(tmp_path / "best.pt", "train:build", "train:loader", directory=tmp_path)
 
 

@@ -21,7 +21,10 @@ def _guess(batch, parameters=()):
     [
         ({"x": torch.randn(B, 3), "label": torch.arange(B) % 3}, "label"),
         ({"x": torch.randn(B, 3), "is_target": torch.arange(B) % 2 == 0}, "is_target"),
-        ({"x": torch.randn(B, 3), "emotion": torch.arange(B) % 3, "index": torch.arange(B)}, "emotion"),
+        (
+            {"x": torch.randn(B, 3), "emotion": torch.arange(B) % 3, "index": torch.arange(B)},
+            "emotion",
+        ),
         ({"x": torch.randn(B, 3), "y": (torch.arange(B) % 2).float()}, "y"),
         ({"x": torch.randn(B, 3), "age": torch.rand(B)}, None),
         ((torch.randn(B, 3), torch.arange(B) % 4, torch.arange(B) % 2), "2"),
@@ -36,7 +39,14 @@ def test_target(batch, path):
 
 
 def test_ids_and_groups():
-    found = _guess({"x": torch.randn(B, 3), "label": torch.arange(B) % 3, "patient": ["p", "q"] * (B // 2), "sample_id": torch.arange(B)})
+    found = _guess(
+        {
+            "x": torch.randn(B, 3),
+            "label": torch.arange(B) % 3,
+            "patient": ["p", "q"] * (B // 2),
+            "sample_id": torch.arange(B),
+        }
+    )
     assert (found.ids.path, found.group.path) == ("sample_id", "patient")
 
 
@@ -56,7 +66,12 @@ def test_masks_go_with_their_input():
 
 
 def test_what_forward_does_not_take_is_left_out_and_said():
-    batch = {"x": torch.randn(B, 3), "spare": torch.randn(B, 9), "weight": torch.rand(B), "label": torch.arange(B) % 3}
+    batch = {
+        "x": torch.randn(B, 3),
+        "spare": torch.randn(B, 9),
+        "weight": torch.rand(B),
+        "label": torch.arange(B) % 3,
+    }
     found = _guess(batch, ["x"])
     assert [m.name for m in found.modalities] == ["x"]
     assert found.left_out == {
@@ -66,7 +81,9 @@ def test_what_forward_does_not_take_is_left_out_and_said():
 
 
 def test_what_has_no_rows_is_left_out():
-    found = _guess({"x": torch.randn(B, 3), "edges": torch.zeros(2, 7), "label": torch.arange(B) % 3})
+    found = _guess(
+        {"x": torch.randn(B, 3), "edges": torch.zeros(2, 7), "label": torch.arange(B) % 3}
+    )
     assert found.left_out == {"edges": f"no dimension of {B} samples"}
 
 

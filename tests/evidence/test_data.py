@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from mmaudit.masking.batches import class_indices
 from mmaudit.evidence.data import open_source
 from mmaudit.exceptions import DataError
+from mmaudit.masking.batches import class_indices
 from mmaudit.masking.reference import Reference
 from mmaudit.masking.spec import MaskingSpec, SourceSpec
 

@@ -112,7 +112,9 @@ def test_transformers_containers():
 )
 def test_errors_say_what_is_there(container, path, words):
     calls = [lambda: get_value(container, path)]
-    if not isinstance(container, dict) or "." in path:  # a mapping takes a new key: a modality that a batch leaves out
+    if (
+        not isinstance(container, dict) or "." in path
+    ):  # a mapping takes a new key: a modality that a batch leaves out
         calls.append(lambda: with_values(container, {path: Y}))
     for call in calls:
         with pytest.raises(DataError) as error:
