@@ -238,6 +238,14 @@ def test_init_then_preview_then_audit(project):
     assert _run("audit", "new.yaml", "--out", "out", *_FAST).exit_code == 0
 
 
+def test_init_writes_paths_as_seen_from_the_audit_file(project):
+    (project / "specs").mkdir()
+    arguments = ("--factory", "train:build", "--data", "train:loader", "--out", "specs/new.yaml")
+    assert _run("init", "best.pt", *arguments).exit_code == 0
+    assert yaml.safe_load(Path("specs/new.yaml").read_text())["checkpoint"] == "../best.pt"
+    assert _run("preview", "specs/new.yaml", "--samples", 1).exit_code == 0
+
+
 def test_init_keeps_a_file_that_exists(project):
     arguments = ("init", "best.pt", "--factory", "train:build", "--data", "train:loader")
     assert _run(*arguments).exit_code == 2 and Path("audit.yaml").read_text() == _SPEC

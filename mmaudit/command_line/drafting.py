@@ -84,6 +84,8 @@ def draft_audit_file(
         ModelError: If the model cannot be run on a batch in any of the ways that were tried.
         SpecError: If something cannot be imported, or an answer does not fit.
     """
+    # The loader takes relative paths from the audit file's folder; the user means the current one.
+    checkpoint = checkpoint.absolute()
     sources = Sources(checkpoint, factory, factory_args or {}, data, data_args or {}, directory)
     loaded = load_checkpoint(checkpoint, factory, args=sources.factory_args, directory=directory)
     model = unwrapped(loaded.model)
