@@ -101,6 +101,15 @@ def test_accumulation_takes_the_same_steps(tmp_path):
         torch.testing.assert_close(parts[key], whole[key], rtol=1e-5, atol=1e-6)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Dropout draws other numbers on other numbers of threads; the killed process runs on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class _StopError(Exception):
     pass
 
