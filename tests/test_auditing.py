@@ -46,7 +46,12 @@ def assert_same_audit(a: Path, b: Path) -> None:
     left, right = samples_of(a), samples_of(b)
     assert list(left.columns) == list(right.columns)
     for name in left.columns:
-        assert all(np.array_equal(x, y) for x, y in zip(left[name], right[name], strict=True)), name
+        wrong = [
+            i
+            for i, (x, y) in enumerate(zip(left[name], right[name], strict=True))
+            if not np.array_equal(x, y)
+        ]
+        assert not wrong, (name, len(wrong), wrong[:5], left[name][wrong[0]], right[name][wrong[0]])
     assert estimates_of(AuditReport.load(a)) == estimates_of(AuditReport.load(b))
 
 
@@ -147,7 +152,7 @@ class TestInterruption:
         with pytest.raises(KeyboardInterrupt):
             audited(data=Data(10_000, 500), out=broken, progress=interrupted)
         assert len(shard_paths(broken / ".running" / "coalitions")) == 1
-        with pytest.raises(RecordError, match="resume or overwrite"):
+        with pytest.raises(RecordError, match="holds an interrupted audit"):
             audited(data=Data(10_000, 500), out=broken)
         audited(data=Data(10_000, 500), out=broken, resume=True)
         assert_same_audit(whole, broken)

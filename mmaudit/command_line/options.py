@@ -27,23 +27,10 @@ def measure_keys(text: str | None) -> list[str] | None:
 
 def known_device(name: str | None) -> str | None:
     """Refuse a device that is not there before anything is loaded."""
-    if name is None:
-        return None
-    import torch
+    if name is not None:
+        from mmaudit.evidence import processes
 
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        raise typer.BadParameter(
-            f"'{name}' is no device; expected cpu, cuda, cuda:1, mps or the like",
-            param_hint="--device",
-        ) from None
-    here = torch.accelerator.current_accelerator(check_available=True)
-    if kind != "cpu" and (here is None or here.type != kind):
-        raise typer.BadParameter(
-            f"this machine offers torch no {kind}; leave --device out, or say cpu",
-            param_hint="--device",
-        )
+        processes.known_device(name)
     return name
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mmaudit.exceptions import RecordError, SpecError
-from mmaudit.report.record_file import RECORD_NAME
+from mmaudit.report.record_file import RECORD_NAME, RUNNING_STATE
 
 __all__ = ["DemoSubject", "demo_folder", "find_demo", "new_folder", "resumable", "resume_command"]
 
 _RUNS = Path("runs")
-_STATE = Path(".running", "audit-state.json")
 _SUBJECTS = "mmaudit.subjects"
 
 
@@ -30,7 +29,7 @@ class DemoSubject(Protocol):
 
 def resumable(folder: Path) -> bool:
     """Whether a folder holds an audit that can go on."""
-    return (folder / _STATE).is_file()
+    return (folder / RUNNING_STATE).is_file()
 
 
 def new_folder(audit_file: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
@@ -52,7 +51,7 @@ def new_folder(audit_file: Path, *, resume: bool = False, overwrite: bool = Fals
             raise RecordError(
                 f"there is no interrupted audit in {stem}-*; name its folder with --out, or start without --resume"
             )
-        return max(interrupted, key=lambda path: (path / _STATE).stat().st_mtime)
+        return max(interrupted, key=lambda path: (path / RUNNING_STATE).stat().st_mtime)
     first = stem.with_name(f"{stem.name}-{date.today().isoformat()}")
     if overwrite:
         return first

@@ -12,16 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmaudit.checkpoint.structure import mask_functions
 from mmaudit.command_line.opening import Opened, open_audit_file
 from mmaudit.evidence.collecting import described
-from mmaudit.evidence.data import Batch, Source, open_source
+from mmaudit.evidence.data import Batch
+from mmaudit.evidence.masks import gather_masks
 from mmaudit.evidence.scoring import value_function
-from mmaudit.masking.build import build_maskers
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.masked_batch import MaskedBatch, batch_dimension, canonical_path
 from mmaudit.masking.paths import find_value
-from mmaudit.masking.reference import Reference, needs_reference
 
 __all__ = ["InputPreview", "Prediction", "Preview", "SamplePreview", "preview_audit_file"]
 
@@ -127,10 +125,7 @@ class _Viewer:
         self.device = opened.device
         self.caller = Caller(subject.model, self.spec)
         self.value = value_function(self.spec)
-        reference = _reference(opened)
-        functions = mask_functions(self.spec, subject.directory)
-        seed = getattr(self.spec, "seed", 0)
-        self.maskers = build_maskers(self.spec, reference, seed=seed, functions=functions)
+        self.masks = gather_masks(subject, opened.source, seed=getattr(self.spec, "seed", 0))
         whole = 2 ** len(self.spec.names) - 1
         without: dict[tuple[str, ...], int] = {
             (name,): whole - 2**m for m, name in enumerate(self.spec.names)
@@ -145,10 +140,11 @@ class _Viewer:
         prepared = MaskedBatch(
             batch.data,
             self.spec,
-            self.maskers,
+            self.masks.maskers,
             batch.ids,
             present=batch.present,
             device=self.device,
+            templates=self.masks.templates,
         )
         scores = {
             masked: torch.softmax(self.value.scores(self.caller(prepared.coalition(index))), -1)
@@ -198,7 +194,7 @@ class _Viewer:
                 yield InputPreview(
                     modality=modality,
                     name=name,
-                    mask=self.maskers[modality][name].describe(),
+                    mask=self.masks.maskers[modality][name].describe(),
                     whole=_row(whole, dim, row),
                     masked=_row(masked, dim, row),
                     dtype=str(getattr(whole, "dtype", "")).removeprefix("torch."),
@@ -208,22 +204,6 @@ class _Viewer:
     def _class(self, index: int) -> str:
         names = self.spec.classes
         return names[index] if names and index < len(names) else str(index)
-
-
-def _reference(opened: Opened) -> Reference | None:
-    subject = opened.subject
-    if not needs_reference(subject.spec):
-        return None
-    source: Source = opened.source
-    named = "audited data"
-    if subject.train is not None:
-        source, named = (
-            open_source(subject.train, subject.spec, directory=subject.directory),
-            "training data",
-        )
-    return Reference.collect(
-        source.batches(), subject.spec, seed=getattr(subject.spec, "seed", 0), source=named
-    )
 
 
 def _values(prepared: MaskedBatch, path: str) -> tuple[Any, Any]:

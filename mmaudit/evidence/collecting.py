@@ -14,15 +14,16 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from mmaudit.evidence.coalitions import CoalitionEvaluator
+from mmaudit.evidence.coalitions import CoalitionEvaluator, MismatchError
 from mmaudit.evidence.data import Source
+from mmaudit.evidence.masks import Masks
 from mmaudit.evidence.processes import Processes
 from mmaudit.evidence.scoring import ValueFunction
 from mmaudit.evidence.table import ShardInfo, TableWriter
 from mmaudit.exceptions import DataError, MMAuditError, ModelError
 from mmaudit.masking.base import stable_hash
 from mmaudit.masking.batches import Batch
-from mmaudit.masking.masked_batch import MaskedBatch, Maskers, Template
+from mmaudit.masking.masked_batch import MaskedBatch
 from mmaudit.report.tables import coalition_schema
 from mmaudit.typing import FloatArray
 
@@ -43,22 +44,20 @@ class Collector:
     Args:
         source: The audited data.
         evaluator: Gives the outputs of all coalitions.
-        maskers: Of the spec.
+        masks: Of the spec, and the shapes of inputs that a batch may lack.
         value: Of the task.
         responses: Shapley weights ``(M, 2**M)`` that turn coalition scores into mono-modal responses.
         processes: Who takes part.
-        templates: Shapes of inputs, for batches in which a modality is absent.
         logits: Whether to store the class scores of every coalition.
         progress: Told after every batch.
     """
 
     source: Source
     evaluator: CoalitionEvaluator
-    maskers: Maskers
+    masks: Masks
     value: ValueFunction
     responses: FloatArray
     processes: Processes
-    templates: Mapping[str, Template]
     logits: bool = False
     progress: Progress | None = None
 
@@ -67,21 +66,23 @@ class Collector:
         return MaskedBatch(
             batch.data,
             self.evaluator.spec,
-            self.maskers,
+            self.masks.maskers,
             batch.ids,
             present=batch.present,
             device=self.processes.device,
-            templates=self.templates,
+            templates=self.masks.templates,
             dims=dims,
         )
 
-    def collect(self, folder: Path) -> None:
+    def collect(self, folder: Path) -> bool:
         """Evaluate what the table does not have yet and write it.
+
+        Returns:
+            Whether the table can be trusted; ``False`` as soon as a spot check fails: it must then be dropped.
 
         Raises:
             DataError: If the data cannot be read.
             ModelError: If the model fails on a batch.
-            MismatchError: If a spot check failed; the table must be dropped.
         """
         ranks = self.processes
         writer = TableWriter(folder, ranks.rank)
@@ -93,7 +94,10 @@ class Collector:
         ):
             with described(batch):
                 prepared = self.prepare(batch, dims)
-                outputs = self.evaluator.evaluate(prepared)
+                try:
+                    outputs = self.evaluator.evaluate(prepared)
+                except MismatchError:
+                    return False
                 columns, info = self._columns(batch, outputs)
             if writer.schema is None:
                 writer.schema = coalition_schema(
@@ -105,6 +109,7 @@ class Collector:
                     "Coalitions", min(writer.samples * ranks.number, total or 10**18), total
                 )
         writer.flush()
+        return True
 
     def _columns(
         self, batch: Batch, outputs: list[torch.Tensor]

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["Processes"]
+from mmaudit.exceptions import SpecError
+
+__all__ = ["Processes", "known_device"]
 
 
 class Processes:
@@ -20,19 +22,18 @@ class Processes:
     def __init__(self, device: str | torch.device | None = None) -> None:
         self.rank, self.number = 0, int(os.environ.get("WORLD_SIZE", "1"))
         self._state: Any = None
+        wanted = None if device is None else known_device(device)
         if self.number > 1:
             from accelerate import PartialState
 
-            self._state = PartialState(
-                cpu=device is not None and torch.device(device).type == "cpu"
-            )
+            self._state = PartialState(cpu=wanted is not None and wanted.type == "cpu")
             self.rank, self.number = self._state.process_index, self._state.num_processes
-        if device is not None:
-            self.device = torch.device(device)
-        elif self._state is not None:
-            self.device = self._state.device
-        else:
-            self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            if wanted is None or (wanted.type == self._state.device.type and wanted.index is None):
+                wanted = self._state.device
+        if wanted is None:
+            wanted = torch.accelerator.current_accelerator(check_available=True)
+        # "cpu:0" is not "cpu": moving to it copies, which changes strides and with them the last bits of products.
+        self.device = torch.device("cpu") if wanted is None or wanted.type == "cpu" else wanted
 
     @property
     def main(self) -> bool:
@@ -43,3 +44,31 @@ class Processes:
         """Until all processes are here."""
         if self._state is not None:
             self._state.wait_for_everyone()
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; all of them have to ask."""
+        if self._state is None:
+            return flag
+        value = torch.tensor(int(flag), device=self.device)
+        torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
+        return bool(value.item())
+
+
+def known_device(device: str | torch.device) -> torch.device:
+    """A device that is there.
+
+    Raises:
+        SpecError: If it is not.
+    """
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise SpecError(
+            f"'{device}' is no device; expected cpu, cuda, cuda:1, mps or the like"
+        ) from None
+    here = torch.accelerator.current_accelerator(check_available=True)
+    if wanted.type not in ("cpu", "meta") and (here is None or here.type != wanted.type):
+        raise SpecError(
+            f"this machine offers torch no {wanted.type}; leave the device out, or say cpu"
+        )
+    return wanted

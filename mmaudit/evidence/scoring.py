@@ -32,6 +32,8 @@ class ValueFunction(Protocol):
 
     classes: int | None
     """Number K of class scores; known after the first outputs."""
+    warning: str | None
+    """What looks wrong about the outputs."""
 
     def scores(self, output: Tensor) -> Tensor:
         """Class scores in logit space, float64 ``(n, K)``, on the CPU."""

@@ -19,7 +19,7 @@ from mmaudit.measures.resampling import collect_sums
 from mmaudit.measures.utilization import ConditionalUtilizationRate
 from mmaudit.report.schema import FailureRecord, MeasureResult
 
-__all__ = ["MEASURES", "Measure", "compute_measures"]
+__all__ = ["MEASURES", "Measure", "check_request", "compute_measures"]
 
 MEASURES: dict[str, type[Measure]] = {
     "coalitions": CoalitionScores,
@@ -28,6 +28,21 @@ MEASURES: dict[str, type[Measure]] = {
     "interactions": Interaction,
     "utilization": ConditionalUtilizationRate,
 }
+
+
+def check_request(only: Sequence[str] | None, replicates: int) -> None:
+    """Refuse what cannot be computed, before anything is.
+
+    Raises:
+        SpecError: If ``only`` names an unknown measure, or there are fewer than 100 replicates.
+    """
+    unknown = [key for key in only or () if key not in MEASURES]
+    if unknown:
+        raise SpecError(
+            f"unknown measure {', '.join(map(repr, unknown))}; there are {', '.join(MEASURES)}"
+        )
+    if replicates < 100:
+        raise SpecError(f"{replicates} bootstrap replicates are too few: expected at least 100.")
 
 
 def compute_measures(
@@ -58,12 +73,8 @@ def compute_measures(
         SpecError: If ``only`` names an unknown measure.
         RecordError: If the table cannot be used.
     """
+    check_request(only, replicates)
     wanted = list(MEASURES) if only is None else list(only)
-    unknown = [key for key in wanted if key not in MEASURES]
-    if unknown:
-        raise SpecError(
-            f"unknown measure {', '.join(map(repr, unknown))}; there are {', '.join(MEASURES)}"
-        )
     sums = collect_sums(
         table_folder,
         modalities=modalities,

@@ -20,6 +20,10 @@ from mmaudit.report.store import copy_folder_atomic, sweep_leftovers, write_json
 __all__ = ["RECORD_NAME", "read_record", "save_record"]
 
 RECORD_NAME = "report.json"
+RUNNING = ".running"
+"""Where an audit works, inside its folder, until its record is whole."""
+RUNNING_STATE = f"{RUNNING}/audit-state.json"
+"""What an interrupted audit was; while it is there, the audit can be resumed."""
 
 
 def save_record(

@@ -27,6 +27,7 @@ from mmaudit.checkpoint.structure import find_structure
 from mmaudit.evidence.coalitions import CoalitionEvaluator
 from mmaudit.evidence.collecting import Collector
 from mmaudit.evidence.data import open_source
+from mmaudit.evidence.masks import Masks
 from mmaudit.evidence.processes import Processes
 from mmaudit.evidence.scoring import value_function
 from mmaudit.masking.build import build_maskers
@@ -211,16 +212,16 @@ def audited(
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, left_as_it_came(model), torch.no_grad():
         source = open_source(data, spec)
-        maskers, processes = build_maskers(spec), Processes("cpu")
+        masks, processes = Masks(build_maskers(spec), {}, ()), Processes("cpu")
         blank = CoalitionEvaluator(model, spec, None)
         weights = shapley_matrix(len(spec.names))
-        first = Collector(source, blank, maskers, value_function(spec), weights, processes, {})
+        first = Collector(source, blank, masks, value_function(spec), weights, processes)
         structure = find_structure(
             model, Caller(model, spec), first.prepare(next(source.batches()))
         )
         looked = time.perf_counter() - start
         evaluator = CoalitionEvaluator(model, spec, structure)
-        Collector(source, evaluator, maskers, value_function(spec), weights, processes, {}).collect(
+        Collector(source, evaluator, masks, value_function(spec), weights, processes).collect(
             Path(folder)
         )
         return time.perf_counter() - start, evaluator, looked

@@ -1,0 +1,207 @@
+"""From finished evidence to the record: measures, what was audited, what it cost, what a reader must know."""
+
+from __future__ import annotations
+
+import json
+import platform
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import mmaudit
+from mmaudit.checkpoint.structure import Structure
+from mmaudit.checkpoint.subject import Subject
+from mmaudit.evidence.coalitions import CoalitionEvaluator, Method
+from mmaudit.evidence.collecting import Collector
+from mmaudit.evidence.masks import Masks
+from mmaudit.evidence.table import ShardInfo, shard_infos
+from mmaudit.evidence.workspace import TABLE
+from mmaudit.exceptions import ModelError
+from mmaudit.masking.build import describe_masks
+from mmaudit.masking.spec import MaskingSpec
+from mmaudit.measures import compute_measures
+from mmaudit.report.schema import (
+    DataRecord,
+    EvidenceRecord,
+    Note,
+    Record,
+    StructureRecord,
+    SubjectRecord,
+)
+from mmaudit.report.store import write_json_atomic
+from mmaudit.report.tables import read_chunks
+
+__all__ = ["make_record", "write_cost"]
+
+_METHODS: tuple[Method, ...] = ("packed", "unpacked", "full passes")
+_PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "scikit-learn", "safetensors", "accelerate")
+
+
+@dataclass
+class _Cost:
+    """What one process spent since it was started."""
+
+    method: Method
+    reason: str | None
+    full_rows: int
+    replayed_rows: int
+    samples: int
+    full_seconds: float
+    replayed_seconds: float
+    encoder_rows: dict[str, int]
+    verified_rows: int
+    largest_difference: float | None
+    notes: list[str]
+    seconds: float
+
+
+def write_cost(work: Path, evaluator: CoalitionEvaluator, rank: int, seconds: float) -> None:
+    """Leave what this process spent for the main one."""
+    names = [name for name in _Cost.__dataclass_fields__ if name != "seconds"]
+    cost = _Cost(**{name: getattr(evaluator, name) for name in names}, seconds=seconds)
+    write_json_atomic(work / f"cost-{rank:03d}.json", asdict(cost))
+
+
+def make_record(
+    subject: Subject,
+    collector: Collector,
+    structure: Structure | None,
+    masks: Masks,
+    work: Path,
+    settings: dict[str, Any],
+    measures: Sequence[str] | None,
+) -> Record:
+    """Compute the measures and write down everything else.
+
+    Args:
+        subject: What was audited.
+        collector: What collected the evidence.
+        structure: What is known of the model's inside.
+        masks: Of the audit.
+        work: Folder with the finished table and every process's cost.
+        settings: What was asked for.
+        measures: Keys of measures; all where ``None``.
+
+    Raises:
+        ModelError: If no sample has finite outputs.
+    """
+    spec, source, table = subject.spec, collector.source, work / TABLE
+    infos = shard_infos(table)
+    samples, nonfinite = sum(i.samples for i in infos), sum(i.nonfinite for i in infos)
+    left_out = tuple([name for info in infos for name in info.nonfinite_samples][:20])
+    if nonfinite == samples:
+        raise ModelError(
+            f"no sample has finite outputs in every coalition ({samples} samples, first '{left_out[0]}')."
+        )
+    classes = spec.classes or tuple(str(k) for k in range(infos[0].classes))
+    counts, groups = _counts(table, len(classes))
+    results, failures = compute_measures(
+        table,
+        modalities=spec.names,
+        classes=classes,
+        grouped=spec.group is not None,
+        seed=settings["seed"],
+        replicates=settings["replicates"],
+        only=measures,
+    )
+    costs = [_Cost(**json.loads(path.read_text())) for path in sorted(work.glob("cost-*.json"))]
+    notes = [*subject.notes, *source.notes, *masks.notes]
+    notes += [
+        Note(kind="fallback", topic="evidence", text=text) for cost in costs for text in cost.notes
+    ]
+    if nonfinite:
+        text = f"{nonfinite} of {samples} samples were left out: their outputs are not finite in every coalition (first: {', '.join(left_out[:5])})."
+        notes.append(Note(kind="warning", topic="evidence", text=text))
+    if collector.value.warning:
+        notes.append(Note(kind="warning", topic="data", text=collector.value.warning))
+    return Record(
+        report_id=secrets.token_hex(13),
+        created=datetime.now(UTC),
+        mmaudit_version=mmaudit.__version__,
+        modalities=spec.names,
+        subject=SubjectRecord(
+            title=subject.title,
+            model=subject.name,
+            parameters=subject.parameters,
+            files=(*subject.files, *source.files),
+            structure=structure.record if structure is not None else StructureRecord(),
+        ),
+        masks=describe_masks(masks.maskers),
+        spec=spec.model_dump(mode="json"),
+        data=DataRecord(
+            source=source.description,
+            samples=samples,
+            classes=classes,
+            class_counts=tuple(counts),
+            fingerprint=f"{samples}-{sum(i.id_hash for i in infos) % 2**128:032x}",
+            groups=groups if spec.group is not None else None,
+            group_column=spec.group,
+            present={name: sum(i.present.get(name, 0) for i in infos) for name in spec.names},
+            ids="given" if spec.ids is not None else "running number",
+        ),
+        evidence=_evidence(costs, spec, infos, left_out, settings["batch_size"]),
+        environment=_environment(),
+        settings=settings,
+        measures=results,
+        failures=failures,
+        notes=tuple(dict.fromkeys(notes)),
+        tables={TABLE: TABLE},
+    )
+
+
+def _evidence(
+    costs: list[_Cost],
+    spec: MaskingSpec,
+    infos: list[ShardInfo],
+    left_out: tuple[str, ...],
+    batch_size: int | None,
+) -> EvidenceRecord:
+    worked = [cost for cost in costs if cost.samples] or costs
+    full, replayed = sum(c.full_rows for c in worked), sum(c.replayed_rows for c in worked)
+    seconds = sum(c.full_seconds for c in worked), sum(c.replayed_seconds for c in worked)
+    share = None
+    if replayed and full and seconds[0]:
+        share = (seconds[1] / replayed) / (seconds[0] / full)
+    samples = sum(cost.samples for cost in worked)
+    differences = [c.largest_difference for c in worked if c.largest_difference is not None]
+    lowest = max(worked, key=lambda cost: _METHODS.index(cost.method))
+    return EvidenceRecord(
+        coalitions=2 ** len(spec.names),
+        method=lowest.method,
+        reason=lowest.reason,
+        passes=(full + (share or 0.0) * replayed) / max(samples, 1),
+        fusion_share=share,
+        encoder_calls={name: sum(c.encoder_rows[name] for c in worked) for name in spec.names},
+        verified_rows=sum(cost.verified_rows for cost in worked),
+        largest_difference=max(differences, default=None),
+        batch_size=batch_size,
+        seconds=max(cost.seconds for cost in costs),
+        nonfinite=sum(info.nonfinite for info in infos),
+        nonfinite_samples=left_out,
+    )
+
+
+def _counts(table: Path, classes: int) -> tuple[list[int], int]:
+    """Samples per class, and the number of distinct groups."""
+    counts = np.zeros(classes, dtype=np.int64)
+    groups: set[str] = set()
+    for chunk in read_chunks(table, ["target", "group"]):
+        counts += np.bincount(chunk["target"], minlength=classes)
+        groups.update(group for group in chunk["group"] if group is not None)
+    return counts.tolist(), len(groups)
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": str(torch.get_num_threads()),
+        **{name: version(name) for name in _PACKAGES},
+    }
