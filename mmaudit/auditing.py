@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,14 +20,13 @@ from mmaudit.evidence.data import open_source
 from mmaudit.evidence.masks import gather_masks
 from mmaudit.evidence.processes import Processes
 from mmaudit.evidence.scoring import value_function
-from mmaudit.evidence.workspace import TABLE, claim, opened_folder
-from mmaudit.exceptions import DataError, ModelError, SpecError
+from mmaudit.evidence.workspace import TABLE, claim, finish, must_be_full, opened_folder, start_over
+from mmaudit.exceptions import ModelError, SpecError
 from mmaudit.masking.spec import AuditSpec
 from mmaudit.measures import check_request
 from mmaudit.measures.shapley import shapley_matrix
-from mmaudit.recording import make_record, write_cost
+from mmaudit.recording import make_record
 from mmaudit.report import AuditReport
-from mmaudit.report.schema import Note
 
 __all__ = ["Precision", "audit"]
 
@@ -84,10 +82,11 @@ def audit(
         >>> report = mmaudit.audit("audit.yaml", out="runs/audit")            # doctest: +SKIP
         >>> report.to_frame("utilization")                                    # doctest: +SKIP
     """
-    started = time.monotonic()
     check_request(measures, replicates)
     if precision not in ("float32", "bfloat16", "float16"):
         raise SpecError(f"precision '{precision}' is none; there are float32, bfloat16, float16.")
+    if seed is not None and (not isinstance(seed, int) or seed < 0):
+        raise SpecError(f"seed is {seed!r}; expected an integer of at least 0.")
     subject = open_subject(model, data, spec)
     seed = seed if seed is not None else getattr(subject.spec, "seed", 0)
     processes = Processes(device if device is not None or not subject.borrowed else subject.device)
@@ -104,17 +103,25 @@ def audit(
     }  # fmt: skip
     with (
         opened_folder(out, processes) as folder,
+        claim(
+            folder, subject, source, settings, processes, resume=resume, overwrite=overwrite
+        ) as work,
         _on_device(subject, processes.device),
         left_as_it_came(subject.model),
         torch.no_grad(),
     ):
-        work = claim(folder, subject, settings, processes, resume=resume, overwrite=overwrite)
         masks = gather_masks(subject, source, seed=seed, timeout=timeout)
         dtype = None if precision == "float32" else getattr(torch, precision)
 
-        def collector(structure: Structure | None) -> Collector:
+        def collector(structure: Structure | None, full_passes: str | None) -> Collector:
             evaluator = CoalitionEvaluator(
-                subject.model, subject.spec, structure, precision=dtype, seed=seed
+                subject.model,
+                subject.spec,
+                structure,
+                optimize=full_passes is None,
+                reason=full_passes or "",
+                precision=dtype,
+                seed=seed,
             )
             return Collector(
                 source=source,
@@ -127,25 +134,25 @@ def audit(
                 progress=progress,
             )
 
-        structure = _structure(collector(None)) if optimize else None
-        collecting = collector(structure)
+        structure = _structure(collector(None, None))
+        collecting = collector(structure, must_be_full(folder) if optimize else "switched off")
         _check_expected(collecting, subject, resumed=resume)
         if processes.any(not collecting.collect(work / TABLE)):
-            text = "A spot check differed from brute force: everything was evaluated again by full passes."
-            subject.notes.append(Note(kind="fallback", topic="evidence", text=text))
+            reason = (
+                "a spot check differed from brute force, so that everything was evaluated again"
+            )
             if processes.main:
-                shutil.rmtree(work / TABLE)
+                start_over(folder, reason)
             processes.wait()
-            collecting = collector(None)
+            collecting = collector(structure, reason)
             collecting.collect(work / TABLE)
-        write_cost(work, collecting.evaluator, processes.rank, time.monotonic() - started)
         processes.wait()
         if processes.main:
             if progress is not None:
                 progress("Measures", 0, None)
             record = make_record(subject, collecting, structure, masks, work, settings, measures)
             AuditReport(record, work).save(folder, overwrite=True)
-            shutil.rmtree(work)
+            finish(folder)
         processes.wait()
         report = AuditReport.load(folder)
         if out is None:
@@ -155,9 +162,7 @@ def audit(
 
 def _structure(collector: Collector) -> Structure:
     """What is inside the model, found on the first batch."""
-    batch = next(collector.source.batches(), None)
-    if batch is None:
-        raise DataError("the data has no batches.")
+    batch = collector.source.first()
     evaluator = collector.evaluator
     with described(batch):
         return find_structure(evaluator.model, evaluator.caller, collector.prepare(batch))
@@ -179,9 +184,9 @@ def _check_expected(collector: Collector, subject: Subject, *, resumed: bool) ->
 def _on_device(subject: Subject, device: torch.device) -> Iterator[None]:
     before = subject.device
     moved = isinstance(subject.model, torch.nn.Module) and before != device
-    if moved:
-        subject.model.to(device)
     try:
+        if moved:
+            subject.model.to(device)
         yield
     finally:
         if moved and subject.borrowed:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +16,8 @@ import torch
 import mmaudit
 from mmaudit.checkpoint.structure import Structure
 from mmaudit.checkpoint.subject import Subject
-from mmaudit.evidence.coalitions import CoalitionEvaluator, Method
 from mmaudit.evidence.collecting import Collector
+from mmaudit.evidence.cost import Cost
 from mmaudit.evidence.masks import Masks
 from mmaudit.evidence.table import ShardInfo, shard_infos
 from mmaudit.evidence.workspace import TABLE
@@ -32,47 +30,20 @@ from mmaudit.report.schema import (
     EvidenceRecord,
     Note,
     Record,
-    StructureRecord,
     SubjectRecord,
 )
-from mmaudit.report.store import write_json_atomic
 from mmaudit.report.tables import read_chunks
 
-__all__ = ["make_record", "write_cost"]
+__all__ = ["make_record"]
 
-_METHODS: tuple[Method, ...] = ("packed", "unpacked", "full passes")
+_METHODS = ("packed", "unpacked", "full passes")
 _PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "scikit-learn", "safetensors", "accelerate")
-
-
-@dataclass
-class _Cost:
-    """What one process spent since it was started."""
-
-    method: Method
-    reason: str | None
-    full_rows: int
-    replayed_rows: int
-    samples: int
-    full_seconds: float
-    replayed_seconds: float
-    encoder_rows: dict[str, int]
-    verified_rows: int
-    largest_difference: float | None
-    notes: list[str]
-    seconds: float
-
-
-def write_cost(work: Path, evaluator: CoalitionEvaluator, rank: int, seconds: float) -> None:
-    """Leave what this process spent for the main one."""
-    names = [name for name in _Cost.__dataclass_fields__ if name != "seconds"]
-    cost = _Cost(**{name: getattr(evaluator, name) for name in names}, seconds=seconds)
-    write_json_atomic(work / f"cost-{rank:03d}.json", asdict(cost))
 
 
 def make_record(
     subject: Subject,
     collector: Collector,
-    structure: Structure | None,
+    structure: Structure,
     masks: Masks,
     work: Path,
     settings: dict[str, Any],
@@ -85,7 +56,7 @@ def make_record(
         collector: What collected the evidence.
         structure: What is known of the model's inside.
         masks: Of the audit.
-        work: Folder with the finished table and every process's cost.
+        work: Folder with the finished table.
         settings: What was asked for.
         measures: Keys of measures; all where ``None``.
 
@@ -111,16 +82,11 @@ def make_record(
         replicates=settings["replicates"],
         only=measures,
     )
-    costs = [_Cost(**json.loads(path.read_text())) for path in sorted(work.glob("cost-*.json"))]
     notes = [*subject.notes, *source.notes, *masks.notes]
-    notes += [
-        Note(kind="fallback", topic="evidence", text=text) for cost in costs for text in cost.notes
-    ]
+    notes += [Note.model_validate(note) for info in infos for note in info.notes]
     if nonfinite:
         text = f"{nonfinite} of {samples} samples were left out: their outputs are not finite in every coalition (first: {', '.join(left_out[:5])})."
         notes.append(Note(kind="warning", topic="evidence", text=text))
-    if collector.value.warning:
-        notes.append(Note(kind="warning", topic="data", text=collector.value.warning))
     return Record(
         report_id=secrets.token_hex(13),
         created=datetime.now(UTC),
@@ -131,7 +97,7 @@ def make_record(
             model=subject.name,
             parameters=subject.parameters,
             files=(*subject.files, *source.files),
-            structure=structure.record if structure is not None else StructureRecord(),
+            structure=structure.record,
         ),
         masks=describe_masks(masks.maskers),
         spec=spec.model_dump(mode="json"),
@@ -146,7 +112,7 @@ def make_record(
             present={name: sum(i.present.get(name, 0) for i in infos) for name in spec.names},
             ids="given" if spec.ids is not None else "running number",
         ),
-        evidence=_evidence(costs, spec, infos, left_out, settings["batch_size"]),
+        evidence=_evidence(spec, infos, left_out, settings["batch_size"]),
         environment=_environment(),
         settings=settings,
         measures=results,
@@ -157,34 +123,28 @@ def make_record(
 
 
 def _evidence(
-    costs: list[_Cost],
-    spec: MaskingSpec,
-    infos: list[ShardInfo],
-    left_out: tuple[str, ...],
-    batch_size: int | None,
+    spec: MaskingSpec, infos: list[ShardInfo], left_out: tuple[str, ...], batch_size: int | None
 ) -> EvidenceRecord:
-    worked = [cost for cost in costs if cost.samples] or costs
-    full, replayed = sum(c.full_rows for c in worked), sum(c.replayed_rows for c in worked)
-    seconds = sum(c.full_seconds for c in worked), sum(c.replayed_seconds for c in worked)
-    share = None
-    if replayed and full and seconds[0]:
-        share = (seconds[1] / replayed) / (seconds[0] / full)
-    samples = sum(cost.samples for cost in worked)
-    differences = [c.largest_difference for c in worked if c.largest_difference is not None]
-    lowest = max(worked, key=lambda cost: _METHODS.index(cost.method))
-    return EvidenceRecord(
-        coalitions=2 ** len(spec.names),
-        method=lowest.method,
-        reason=lowest.reason,
-        passes=(full + (share or 0.0) * replayed) / max(samples, 1),
-        fusion_share=share,
-        encoder_calls={name: sum(c.encoder_rows[name] for c in worked) for name in spec.names},
-        verified_rows=sum(cost.verified_rows for cost in worked),
-        largest_difference=max(differences, default=None),
-        batch_size=batch_size,
-        seconds=max(cost.seconds for cost in costs),
-        nonfinite=sum(info.nonfinite for info in infos),
-        nonfinite_samples=left_out,
+    cost = Cost.total(Cost(**info.cost) for info in infos)
+    lowest = max(infos, key=lambda info: _METHODS.index(info.method))
+    by_rank: dict[int, float] = {}
+    for info in infos:
+        by_rank[info.rank] = by_rank.get(info.rank, 0.0) + info.cost["seconds"]
+    return EvidenceRecord.model_validate(
+        {
+            "coalitions": 2 ** len(spec.names),
+            "method": lowest.method,
+            "reason": lowest.reason,
+            "passes": cost.passes(sum(info.samples for info in infos)),
+            "fusion_share": cost.fusion_share,
+            "encoder_calls": {name: cost.encoder_rows.get(name, 0) for name in spec.names},
+            "verified_rows": cost.verified_rows,
+            "largest_difference": cost.largest_difference,
+            "batch_size": batch_size,
+            "seconds": max(by_rank.values()),
+            "nonfinite": sum(info.nonfinite for info in infos),
+            "nonfinite_samples": left_out,
+        }
     )
 
 

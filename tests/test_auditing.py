@@ -160,7 +160,7 @@ class TestInterruption:
     def test_resume_refuses_other_settings(self, tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             audited(out=tmp_path, progress=lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(RecordError, match="another model, spec or settings"):
+        with pytest.raises(RecordError, match="another model, data, spec or settings"):
             audited(out=tmp_path, resume=True, seed=3)
 
     def test_resume_needs_something_to_resume(self, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "left_as_it_came",
     "model_device",
     "preserved_rng",
+    "seeded",
     "unwrapped",
     "version_of",
 ]
@@ -64,6 +65,16 @@ def preserved_rng() -> Iterator[None]:
         torch.set_rng_state(states[2])
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from known seeds in python, numpy and torch, and leave the generators as they were."""
+    with preserved_rng():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        yield
 
 
 @contextmanager
@@ -126,8 +137,9 @@ def _restore(flags: dict[nn.Module, bool], gradients: list[Any], tensors: list[A
             if version_of(tensor) != version or tensor.is_inference():
                 if value is None:
                     lost.append(name)
-                else:
-                    tensor.copy_(value)
+                elif not torch.equal(tensor, value):
+                    with torch.inference_mode() if tensor.is_inference() else nullcontext():
+                        tensor.copy_(value)
     for parameter, gradient in gradients:
         parameter.grad = gradient
     if lost:

@@ -8,7 +8,7 @@ depend on exactly one modality is an encoder call; the largest such calls are wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from mmaudit.checkpoint.model import (
     intercepted,
     left_as_it_came,
     model_device,
-    preserved_rng,
+    seeded,
     unwrapped,
     version_of,
 )
@@ -77,10 +77,8 @@ class Structure:
     """Context is read into Python outside encoders, so that what a masked encoder gives may depend on the whole batch."""
     mutates_inputs: bool = False
     mutates_outputs: bool = False
-    output_dim: int | None = 0
     fallback: str | None = None
     rows_matter: str | None = None
-    dims: Mapping[str, int | None] = field(default_factory=dict)
 
     def __str__(self) -> str:
         from mmaudit.checkpoint.tree import structure_tree
@@ -157,17 +155,11 @@ class _Finder:
         self.spec = self.batch.spec
         self.M = len(self.spec.names)
         self.unknown: list[str] = []
-        small, interact = self._few_rows()
-        with preserved_rng():
+        small, interact, stochastic = self._few_rows()
+        with seeded(0):
             base = self._observe(small, small.whole)
-        with preserved_rng():
-            torch.manual_seed(1)
-            again = self._observe(small, small.whole)
-        stochastic = not _same(base.output, again.output)
         self.sometimes = self._called_elsewhere(base) if interact is None else set()
-        structure = Structure(
-            StructureRecord(stochastic=stochastic), rows_matter=interact, dims=self.batch.dims
-        )
+        structure = Structure(StructureRecord(stochastic=stochastic), rows_matter=interact)
         if stochastic:
             self.unknown.append(
                 "The model is stochastic in evaluation mode: two runs on the same batch differ."
@@ -194,48 +186,51 @@ class _Finder:
         )
         return replace(structure, record=record)
 
-    def _few_rows(self) -> tuple[MaskedBatch, str | None]:
-        """A few samples, and why samples must stay together, if they must."""
+    def _few_rows(self) -> tuple[MaskedBatch, str | None, bool]:
+        """A few samples; why samples must stay together, if they must; whether two runs differ."""
         batch = self.batch
         if self.spec.batching == "keep":
-            return batch, "the spec says 'batching: keep'"
+            return batch, "the spec says 'batching: keep'", self._two_runs_differ(batch)
         try:
             small = batch.rows(torch.arange(_ROWS) % batch.n)
             more = batch.rows(torch.arange(_MORE_ROWS) % batch.n)
         except DataError as error:
-            return batch, f"samples cannot be told apart: {_short(error)}"
+            reason = f"samples cannot be told apart: {_short(error)}"
+            return batch, reason, self._two_runs_differ(batch)
         try:
-            with preserved_rng():
-                whole = self.caller(_cloned(more.whole, more)).clone()
+            whole = self._output(more)
         except MMAuditError:
             raise
         except Exception:
-            return batch, "the model does not run on part of a batch"
+            return batch, "the model does not run on part of a batch", self._two_runs_differ(batch)
+        if self._two_runs_differ(more):
+            return small, None, True
         for rows in (torch.tensor([2, 0]), torch.tensor([1]), torch.tensor([3])):
             try:
-                with preserved_rng():
-                    part = self.caller(_cloned(more.rows(rows).whole, more))
+                part = self._output(more.rows(rows))
             except Exception as error:
-                return batch, f"the model does not run on part of a batch ({type(error).__name__})"
+                name = type(error).__name__
+                return batch, f"the model does not run on part of a batch ({name})", False
             dim = _sample_dim(whole, part, _MORE_ROWS, len(rows))
             if dim is None:
-                return batch, "the rows of the output are not the rows of the batch"
+                return batch, "the rows of the output are not the rows of the batch", False
             if not _close(whole.index_select(dim, rows.to(whole.device)), part):
-                with preserved_rng():
-                    again = self.caller(_cloned(more.whole, more))
-                if not _same(
-                    again, whole
-                ):  # a stochastic model differs anyway; nothing can be said about its samples
-                    return small, None
-                return batch, "the output of one sample depends on the others in its batch"
-        return small, None
+                return batch, "the output of one sample depends on the others in its batch", False
+        return small, None, False
+
+    def _output(self, batch: MaskedBatch, seed: int = 0) -> Tensor:
+        with seeded(seed):
+            return self.caller(_cloned(batch.whole, batch)).clone()
+
+    def _two_runs_differ(self, batch: MaskedBatch) -> bool:
+        return not _same(self._output(batch, 0), self._output(batch, 1))
 
     def _called_elsewhere(self, base: _Observation) -> set[str]:
         """Modules that are called for other samples than the few looked at, such as experts behind a router."""
         if self.batch.n <= _ROWS:
             return set()
         more = self.batch.rows(torch.arange(_ROWS, min(self.batch.n, _ROWS + _MORE_ROWS)))
-        with preserved_rng():
+        with seeded(0):
             seen = self._observe(more, more.whole)
         return {name for name, _ in seen.order} - {name for name, _ in base.order}
 
@@ -336,7 +331,7 @@ class _Finder:
                 _perturbed(small, self.spec.names[m]),
             ):
                 try:
-                    with preserved_rng():
+                    with seeded(0):
                         seen = self._observe(small, data)
                 except Exception:  # nonsense values can make foreign code fail; the mask is checked where it is used
                     continue

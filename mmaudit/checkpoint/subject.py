@@ -99,6 +99,14 @@ def open_subject(model: Any, data: Any = None, spec: Any = None) -> Subject:
             "a checkpoint needs a spec with a factory under 'model', which builds the module the weights go into."
         )
     else:
+        if isinstance(model, type):
+            raise SpecError(
+                f"{model.__name__} is a class; give an instance of it, with its weights."
+            )
+        if not callable(model):
+            raise SpecError(
+                f"a {type(model).__name__} is no model; give a module, a callable or an audit file."
+            )
         inner = unwrapped(model)
         subject = Subject(
             inner, spec, data, directory=directory, name=type(inner).__qualname__, borrowed=True

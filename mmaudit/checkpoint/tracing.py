@@ -49,8 +49,6 @@ class Call:
     """Place of the enclosing call in the list of calls."""
     label: int = 0
     """Union of the bits of the returned tensors."""
-    inside: int = 0
-    """Union of the bits of every operation inside the call."""
     outputs: list[Tensor] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
@@ -72,21 +70,6 @@ class Trace:
     """Bits that were read into Python, with the calls they were read in, outermost first."""
     consumed: int = 0
     """Sources that any operation read."""
-    random: bool = False
-    """An operation that draws random numbers ran."""
-
-    def call(self, key: CallKey) -> Call | None:
-        """The call with a key."""
-        return next((call for call in self.calls if call.key == key), None)
-
-    def ancestors(self, call: Call) -> list[Call]:
-        """Enclosing calls, innermost first."""
-        found = []
-        parent = call.parent
-        while parent is not None:
-            found.append(self.calls[parent])
-            parent = self.calls[parent].parent
-        return found
 
 
 def output_tensors(value: Any) -> list[Tensor]:
@@ -124,7 +107,6 @@ def trace(
     result.label = mode.union(output_tensors(output))
     result.parameters = mode.parameters
     result.consumed = mode.consumed
-    result.random = mode.random
     return result
 
 
@@ -138,8 +120,6 @@ class _LabelMode(TorchDispatchMode):
         self._owners: dict[Any, set[str]] = {}
         self.parameters: dict[str, int] = {}
         self.consumed = 0
-        self.random = False
-        self.inside = 0  # bits of the operations since the last reset
         self.pervasive = 0  # bits that were read into Python and may be in anything that follows
         for bit, tensors in sources.items():
             for tensor in tensors:
@@ -200,9 +180,6 @@ class _LabelMode(TorchDispatchMode):
         bits = self.union(inputs)
         self.consumed |= bits
         bits |= self.pervasive
-        self.inside |= bits
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            self.random = True
         owners: set[str] = set()
         for tensor in inputs:
             for key in self._keys(tensor):
@@ -266,13 +243,10 @@ class _Watch:
         record = Call(key, self._stack[-1] if self._stack else None)
         self.trace.calls.append(record)
         self._stack.append(len(self.trace.calls) - 1)
-        outer, self._labels.inside = self._labels.inside, 0
         try:
             out = forward(*args, **kwargs)
         finally:
             self._stack.pop()
-            record.inside = self._labels.inside
-            self._labels.inside |= outer
         record.outputs = output_tensors(out)
         bits = self._opaque.get(key)
         if bits is not None:

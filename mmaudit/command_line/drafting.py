@@ -22,7 +22,6 @@ from mmaudit.command_line.entries import entries
 from mmaudit.command_line.guessing import Guess, guess
 from mmaudit.command_line.probing import FoundOutputs, find_call, find_outputs, parameters_of
 from mmaudit.evidence.data import open_source
-from mmaudit.evidence.loaders import Selection
 from mmaudit.evidence.scoring import value_function
 from mmaudit.exceptions import DataError
 from mmaudit.masking.calling import Caller
@@ -124,10 +123,7 @@ def _first_batch(sources: Sources) -> Any:
     # Only what opens the data is wanted of this spec: where things are in a batch is not known yet.
     anything = MaskingSpec.model_validate({"modalities": {"batch": "batch"}})
     source = open_source(SourceSpec.model_validate(spec), anything, directory=sources.directory)
-    raw = next(source._reader.read(Selection()), None)
-    if raw is None:
-        raise DataError(f"{source.description}: no batches; expected at least one")
-    return map_leaves(raw.data, np.ndarray, _as_tensor)
+    return map_leaves(source.first_raw(), np.ndarray, _as_tensor)
 
 
 def _as_tensor(array: Any) -> Any:

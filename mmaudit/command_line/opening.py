@@ -15,7 +15,6 @@ from mmaudit.checkpoint.model import left_as_it_came
 from mmaudit.checkpoint.subject import Subject, open_subject
 from mmaudit.evidence.data import Batch, Source, open_source
 from mmaudit.evidence.processes import Processes
-from mmaudit.exceptions import DataError
 
 __all__ = ["Opened", "open_audit_file"]
 
@@ -34,10 +33,7 @@ class Opened:
         Raises:
             DataError: If there is none.
         """
-        batch = next(self.source.batches(), None)
-        if batch is None:
-            raise DataError("the data has no batches.")
-        return batch
+        return self.source.first()
 
 
 @contextmanager

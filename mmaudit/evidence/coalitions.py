@@ -13,22 +13,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmaudit.checkpoint.model import left_as_it_came, model_device, preserved_rng, unwrapped
+from mmaudit.checkpoint.model import left_as_it_came, model_device, seeded, unwrapped
 from mmaudit.checkpoint.structure import EncoderCall, Structure, find_structure, mask_functions
 from mmaudit.checkpoint.tracing import CallKey
+from mmaudit.evidence.cost import Cost
 from mmaudit.evidence.masked_rows import MaskedRows
 from mmaudit.evidence.stand_in import CallsDifferError, Recorded, recorded, replaced, with_tensors
 from mmaudit.exceptions import MMAuditError, ModelError
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.masked_batch import MaskedBatch
-from mmaudit.masking.paths import tensor_paths, with_values
+from mmaudit.masking.paths import leaf_values, tensor_paths, with_values
 from mmaudit.masking.preparing import in_memory_batch
 from mmaudit.masking.spec import MaskingSpec, read_spec
 
@@ -38,6 +39,7 @@ Method = Literal["packed", "unpacked", "full passes"]
 
 _STEP_DOWN: dict[str, Method] = {"packed": "unpacked", "unpacked": "full passes"}
 _PACKED_ROWS = 1024
+_SHAPES_CHECKED = 16
 _PACKED_BYTES = 2**27
 _CACHED_BYTES = 2**20
 """Encoder outputs in one packed pass on a CPU where they are sequences or maps: larger ones fall out of the cache. A fusion
@@ -111,15 +113,15 @@ class CoalitionEvaluator:
         structure: What is known of its inside; ``None`` for full passes.
         differentiable: Keep the graph.
         optimize: ``False`` for full passes.
+        reason: Why not, for the record.
         precision: Autocast dtype, ``None`` for the model's own.
-        seed: Of spot checks, and of every pass of a stochastic model.
+        seed: Of spot checks, and of every pass of a model that is stochastic or not looked into.
 
     Attributes:
         method: How coalitions are evaluated now.
         reason: Why not packed.
         notes: Sentences about every step down.
-        largest_difference: From brute force, absolute; ``None`` before any check.
-        verified_rows: Rows compared with brute force.
+        cost: Counted since :meth:`take_cost` was last called.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class CoalitionEvaluator:
         *,
         differentiable: bool = False,
         optimize: bool = True,
+        reason: str = "switched off",
         precision: torch.dtype | None = None,
         seed: int = 0,
     ) -> None:
@@ -139,25 +142,33 @@ class CoalitionEvaluator:
         self.M = len(spec.names)
         self.grand = 2**self.M - 1
         self.calls: tuple[EncoderCall, ...] = structure.encoder_calls if structure else ()
-        self.method, self.reason = self._first_method(optimize)
+        self.optimize = optimize
+        self.method, self.reason = self._first_method(reason)
         self.notes: list[str] = []
-        self.largest_difference: float | None = None
-        self.verified_rows = 0
-        self.full_rows = self.replayed_rows = self.samples = 0
-        self.full_seconds = self.replayed_seconds = 0.0
-        self.encoder_rows = dict.fromkeys(spec.names, 0)
+        self.cost = Cost()
         self.packed_rows = _PACKED_ROWS
         self._real_inputs = False
         self._masked_rows = MaskedRows(self.calls)
         known = dict(model.named_modules()) if self.calls else {}
         self._modules = {call.key[0]: known[call.key[0]] for call in self.calls}
+        modules_known = structure.record.modules if structure else ()
+        self._known = {module.name: module.calls for module in modules_known}
+        self._kept = {call.key: call.live for call in self.calls}
+        self._device = model_device(model)
         self._batches = 0
+        self._checking = False
+        self._shapes: set[object] = set()
         self._chance = np.random.default_rng(seed)
 
-    def _first_method(self, optimize: bool) -> tuple[Method, str | None]:
+    def take_cost(self) -> Cost:
+        """What was spent since this was last asked."""
+        spent, self.cost = self.cost, Cost()
+        return spent
+
+    def _first_method(self, reason: str) -> tuple[Method, str | None]:
         known = self.structure
-        if not optimize or known is None:
-            return "full passes", "switched off"
+        if not self.optimize or known is None:
+            return "full passes", reason
         dropped = [
             n
             for n, part in self.spec.modalities.items()
@@ -182,20 +193,6 @@ class CoalitionEvaluator:
             )
         return "packed", None
 
-    @property
-    def fusion_share(self) -> float | None:
-        """Measured share f of a pass that is spent after the encoders."""
-        if not (self.replayed_rows and self.full_rows and self.full_seconds):
-            return None
-        return (self.replayed_seconds / self.replayed_rows) / (self.full_seconds / self.full_rows)
-
-    @property
-    def passes(self) -> float:
-        """Cost so far in plain evaluation passes."""
-        return (self.full_rows + (self.fusion_share or 0.0) * self.replayed_rows) / max(
-            self.samples, 1
-        )
-
     def evaluate(self, batch: MaskedBatch) -> list[Tensor]:
         """Outputs of all coalitions of one batch, in the order of the coalition axis.
 
@@ -207,7 +204,6 @@ class CoalitionEvaluator:
             if self.method != "full passes":
                 outputs = self._checked(batch, outputs)
         self._batches += 1
-        self.samples += batch.n
         return outputs
 
     def _with_less_memory(self, batch: MaskedBatch) -> list[Tensor]:
@@ -227,7 +223,10 @@ class CoalitionEvaluator:
                     f"out of memory: at most {self.packed_rows} rows are packed into one pass"
                 )
                 continue
-            if batch.n == 1 or self.structure is None or self.structure.rows_matter is not None:
+            together = self.spec.batching == "keep" or (
+                self.structure and self.structure.rows_matter
+            )
+            if batch.n == 1 or together:
                 raise ModelError(
                     f"out of memory on a batch of {batch.n} that cannot be split further: {message}"
                 )
@@ -276,7 +275,8 @@ class CoalitionEvaluator:
         """Every coalition a pass of its own; an empty coalition that is the same for all samples is evaluated on one."""
         outputs = []
         for index in range(2**self.M):
-            if index == 0 and self._constant_when_empty(batch) and not self.differentiable:
+            if index == 0 and self.optimize and self._constant_when_empty(batch):
+                self._masked_rows.begin(batch, leaf_values(self.caller.arguments(batch.whole)))
                 one = self._masked_rows.empty_output(batch)
                 if one is None:
                     one = self._pass(batch.rows(torch.zeros(1, dtype=torch.long)), 0)
@@ -340,12 +340,10 @@ class CoalitionEvaluator:
         if not constant or self.structure.context_read:
             empty, seen = self._recorded_pass(batch, 0)
             return seen.tensors, empty
-        rows = self._masked_rows
-        if self.differentiable:
-            rows = MaskedRows(self.calls)
-        missing = rows.missing(batch)
-        if len(missing):
-            part = batch.rows(missing)
+        rows = MaskedRows(self.calls) if self.differentiable else self._masked_rows
+        outside = leaf_values(self.caller.arguments(batch.whole))
+        for part_rows in rows.missing(batch, outside):
+            part = batch.rows(part_rows)
             empty, seen = self._recorded_pass(part, 0)
             rows.keep(part, seen.tensors)
             if self._constant_when_empty(batch):
@@ -358,6 +356,7 @@ class CoalitionEvaluator:
         known = self.structure
         if (
             known is None
+            or self.differentiable
             or known.rows_matter is not None
             or known.context
             or known.context_read
@@ -432,30 +431,21 @@ class CoalitionEvaluator:
     def _pass(self, batch: MaskedBatch, index: int) -> Tensor:
         with self._running(batch.n):
             # A copy: models may answer in a buffer of their own, which the next call overwrites.
-            output = self.caller(self._safe(batch.coalition(index))).clone()
-        for name in self.encoder_rows:
-            self.encoder_rows[name] += batch.n
-        return output
+            return self.caller(self._safe(batch.coalition(index))).clone()
 
     def _recorded_pass(self, batch: MaskedBatch, index: int) -> tuple[Tensor, Recorded]:
-        keep = {call.key: call.live for call in self.calls}
-        with self._running(batch.n), recorded(self._modules, keep) as seen:
+        with self._running(batch.n), recorded(self._modules, self._kept, self._known) as seen:
             output = self.caller(self._safe(batch.coalition(index))).clone()
-        for name in self.encoder_rows:
-            self.encoder_rows[name] += batch.n
         return output, seen
 
     def _replay(self, data: Any, values: Mapping[CallKey, Any], rows: int) -> Tensor:
-        with self._running(rows, replay=True), replaced(self._modules, values):
+        with self._running(rows, replay=True), replaced(self._modules, values, self._known):
             return self.caller(self._safe(data)).clone()
 
     def _safe(self, data: Any) -> Any:
         """Copies of the inputs, for models that overwrite what they are given."""
-        if (
-            self.structure is not None
-            and not self.structure.mutates_inputs
-            and self.structure.fallback is None
-        ):
+        known = self.structure
+        if known is not None and not known.mutates_inputs and known.fallback is None:
             return data
         return with_values(
             data, {path: tensor.clone() for path, tensor in tensor_paths(data).items()}
@@ -463,57 +453,69 @@ class CoalitionEvaluator:
 
     @contextmanager
     def _running(self, rows: int, *, replay: bool = False) -> Iterator[None]:
-        stochastic = self.structure is not None and self.structure.record.stochastic
-        device = model_device(self.model)
-        cast = (
-            torch.autocast(device.type, dtype=self.precision)
-            if self.precision is not None
-            else nullcontext()
-        )
-        start = time.perf_counter()
-        with preserved_rng() if stochastic else nullcontext(), cast:
-            if stochastic:  # common random numbers: coalitions differ by their masks alone
-                torch.manual_seed(self.seed)
+        device = self._device
+        with ExitStack() as stack:
+            if self.precision is not None:
+                stack.enter_context(torch.autocast(device.type, dtype=self.precision))
+            if self.structure is None or self.structure.record.stochastic:
+                # Common random numbers: coalitions differ by their masks alone, and equal seeds give equal audits.
+                stack.enter_context(seeded(self.seed))
+            start = time.perf_counter()
             yield
-        if device.type == "cuda" and self._batches < 4:
+        if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - start
+        cost = self.cost
         if replay:
-            self.replayed_rows += rows
-            self.replayed_seconds += seconds
-        else:
-            self.full_rows += rows
-            self.full_seconds += seconds
+            cost.replayed_rows += rows
+            cost.replayed_seconds += seconds
+            return
+        cost.full_rows += rows
+        if (
+            not self._checking
+        ):  # brute force on a few rows takes part in the cost, not in the share after the encoders
+            cost.timed_rows += rows
+            cost.full_seconds += seconds
+            for name in self.spec.names:
+                cost.encoder_rows[name] = cost.encoder_rows.get(name, 0) + rows
 
     # Checks.
 
     def _checked(self, batch: MaskedBatch, outputs: list[Tensor]) -> list[Tensor]:
+        """The outputs, once a comparison with brute force has not found fault with them."""
         first = self._batches == 0
-        if not first and self._chance.random() > 1 / 16:
+        if not first and not self._due(batch):
             return outputs
+        self._due(batch)
         difference = self._difference(batch, outputs, self._coalitions_to_check(first))
         if difference is None:
             return outputs
         reason = f"outputs differ from brute force by {difference:.2g}"
+        self._masked_rows.clear()
         if not first:
-            self.method, self.reason = "full passes", reason
-            self._masked_rows.clear()
-            raise MismatchError(
-                f"a spot check failed: {reason}; everything is evaluated again by full passes."
-            )
+            self.method, self.reason, self.optimize = "full passes", reason, False
+            raise MismatchError(f"a spot check failed: {reason}")
         if self.method == "packed" and not self._real_inputs:
             self._real_inputs = True
-            self._masked_rows.clear()
         else:
             self._step_down(reason)
         outputs = self._with_less_memory(batch)
-        return self._checked(batch, outputs) if self.method != "full passes" else outputs
+        return outputs if self.method == "full passes" else self._checked(batch, outputs)
+
+    def _due(self, batch: MaskedBatch) -> bool:
+        """Whether a batch is to be checked: one in sixteen, and the first ones of every new shape."""
+        shapes = tuple(
+            (path, tuple(tensor.shape)) for path, tensor in tensor_paths(batch.whole).items()
+        )
+        new = len(self._shapes) < _SHAPES_CHECKED and shapes not in self._shapes
+        if new:
+            self._shapes.add(shapes)
+        return new or self._chance.random() <= 1 / 16
 
     def _coalitions_to_check(self, first: bool) -> list[int]:
         if not first:
             return [int(self._chance.integers(self.grand))]
-        whole = self.method == "unpacked"
-        most = 4 if whole else 16
+        most = 4 if self.method == "unpacked" else 16
         if self.grand <= most:
             return list(range(self.grand))
         return sorted({0, *self._chance.choice(self.grand, size=most - 1, replace=False).tolist()})
@@ -530,33 +532,30 @@ class CoalitionEvaluator:
             rows = torch.as_tensor(np.sort(self._chance.choice(batch.n, size=2, replace=False)))
             part = batch.rows(rows)
         worst: float | None = None
-        with torch.no_grad():
-            for index in coalitions:
-                with self._uncounted():
+        self._checking = True
+        try:
+            with torch.no_grad():
+                for index in coalitions:
                     expected = self._pass(part, index)
-                found = outputs[index].detach()
-                if rows is not None:
-                    found = found.index_select(0, rows.to(found.device))
-                self.verified_rows += part.n
-                far, allowed = _distance(found, expected, self.precision)
-                self.largest_difference = max(
-                    self.largest_difference or 0.0, far if np.isfinite(far) else 0.0
-                )
-                if far > allowed:
-                    worst = max(worst or 0.0, far)
+                    found = outputs[index].detach()
+                    if rows is not None:
+                        found = found.index_select(0, rows.to(found.device))
+                    far, allowed = _distance(found, expected, self.precision)
+                    cost = self.cost
+                    cost.verified_rows += part.n
+                    if np.isfinite(far):
+                        cost.largest_difference = max(cost.largest_difference or 0.0, far)
+                    if far > allowed:
+                        worst = max(worst or 0.0, far)
+        finally:
+            self._checking = False
         return worst
-
-    @contextmanager
-    def _uncounted(self) -> Iterator[None]:
-        """Brute force takes part in the cost, not in the share of a pass after the encoders."""
-        seconds, calls = self.full_seconds, dict(self.encoder_rows)
-        yield
-        self.full_seconds, self.encoder_rows = seconds, calls
 
 
 def _distance(
     found: Tensor, expected: Tensor, precision: torch.dtype | None
 ) -> tuple[float, float]:
+    """Largest absolute difference, and what rounding at the outputs' precision allows."""
     if found.shape != expected.shape:
         return float("inf"), 0.0
     dtype = precision or (expected.dtype if expected.is_floating_point() else torch.float32)

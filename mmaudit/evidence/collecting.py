@@ -6,7 +6,6 @@ one process would have seen, so that the numbers are the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +23,7 @@ from mmaudit.exceptions import DataError, MMAuditError, ModelError
 from mmaudit.masking.base import stable_hash
 from mmaudit.masking.batches import Batch
 from mmaudit.masking.masked_batch import MaskedBatch
+from mmaudit.report.schema import Note
 from mmaudit.report.tables import coalition_schema
 from mmaudit.typing import FloatArray
 
@@ -61,7 +61,7 @@ class Collector:
     logits: bool = False
     progress: Progress | None = None
 
-    def prepare(self, batch: Batch, dims: Mapping[str, int | None] | None = None) -> MaskedBatch:
+    def prepare(self, batch: Batch) -> MaskedBatch:
         """A batch of the source with its masks, on the device."""
         return MaskedBatch(
             batch.data,
@@ -71,7 +71,7 @@ class Collector:
             present=batch.present,
             device=self.processes.device,
             templates=self.masks.templates,
-            dims=dims,
+            dims=batch.dims,
         )
 
     def collect(self, folder: Path) -> bool:
@@ -86,14 +86,12 @@ class Collector:
         """
         ranks = self.processes
         writer = TableWriter(folder, ranks.rank)
-        known = self.evaluator.structure
-        dims = known.dims if known is not None else None
         total = self.source.samples
         for batch in self.source.batches(
             skip=writer.next_batch, stride=ranks.number, offset=ranks.rank
         ):
             with described(batch):
-                prepared = self.prepare(batch, dims)
+                prepared = self.prepare(batch)
                 try:
                     outputs = self.evaluator.evaluate(prepared)
                 except MismatchError:
@@ -103,13 +101,29 @@ class Collector:
                 writer.schema = coalition_schema(
                     len(self.evaluator.spec.names), info.classes, logits=self.logits
                 )
-            writer.add(columns, info)
+            if writer.add(columns, info):
+                self._flush(writer)
             if self.progress is not None:
                 self.progress(
                     "Coalitions", min(writer.samples * ranks.number, total or 10**18), total
                 )
-        writer.flush()
+        self._flush(writer)
         return True
+
+    def _flush(self, writer: TableWriter) -> None:
+        evaluator = self.evaluator
+        notes = [
+            *self.source.notes,
+            *(Note(kind="fallback", topic="evidence", text=text) for text in evaluator.notes),
+        ]
+        if self.value.warning:
+            notes.append(Note(kind="warning", topic="data", text=self.value.warning))
+        writer.flush(
+            cost=evaluator.take_cost(),
+            method=evaluator.method,
+            reason=evaluator.reason,
+            notes=notes,
+        )
 
     def _columns(
         self, batch: Batch, outputs: list[torch.Tensor]
@@ -124,6 +138,7 @@ class Collector:
         modalities = self.evaluator.spec.names
         info = ShardInfo(
             rank=self.processes.rank,
+            first_batch=batch.index,
             next_batch=batch.index + 1,
             samples=batch.n,
             nonfinite=int(batch.n - len(rows)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sized
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmaudit.checkpoint.loader import call_factory, import_callable
 from mmaudit.evidence.files import ArrayColumns, open_file
-from mmaudit.evidence.loaders import BatchReader, BatchStream, Selection, open_loader
+from mmaudit.evidence.loaders import BatchReader, BatchStream, RawBatch, Selection, open_loader
 from mmaudit.exceptions import DataError
 from mmaudit.masking.arrays import to_tensor
 from mmaudit.masking.batches import Batch, BatchParser
@@ -48,6 +49,7 @@ class Source:
         self._spec = spec
         self._notes = notes
         self.files = files
+        self._first: Batch | None = None
         self.may_lack: frozenset[str] = frozenset()
         """Modalities that no sample needs to have, because other data shows what they look like."""
 
@@ -70,6 +72,30 @@ class Source:
     def samples(self) -> int | None:
         """Number of samples, where it is known beforehand."""
         return self._reader.samples
+
+    def first(self) -> Batch:
+        """The first batch, read once and kept.
+
+        Raises:
+            DataError: If it cannot be read or there is none.
+        """
+        if self._first is None:
+            parser = BatchParser(self._spec, self._add_note)
+            raw = self._first_raw()
+            start = raw.start if raw.start is not None else 0
+            self._first = parser.parse(raw.data, raw.index, start, size=raw.size)
+        return self._first
+
+    def first_raw(self) -> Any:
+        """The first batch as it comes, before anything is known of what is where in it."""
+        return self._first_raw().data
+
+    def _first_raw(self) -> RawBatch:
+        if self._reader.length == 0:
+            raise DataError(f"{self.description}: no samples; expected at least one")
+        for raw in self._reader.read(Selection()):
+            return raw
+        raise DataError(f"{self.description}: no batches; expected at least one")
 
     def batches(self, *, skip: int = 0, stride: int = 1, offset: int = 0) -> Iterator[Batch]:
         """Read batches in order.
@@ -95,7 +121,9 @@ class Source:
     def _batches(self, selection: Selection) -> Iterator[Batch]:
         if self._reader.length == 0:
             raise DataError(f"{self.description}: no samples; expected at least one")
-        parser = BatchParser(self._spec, self._add_note)
+        once = isinstance(self._reader, BatchStream) and self._reader.once
+        dims = None if once else self.first().dims
+        parser = BatchParser(self._spec, self._add_note, dims=dims)
         start, read, data = 0, 0, None
         for raw in self._reader.read(selection):
             here = raw.start if raw.start is not None else start
@@ -147,7 +175,13 @@ def open_source(
     def note(text: Note) -> None:
         notes.setdefault(text)
 
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise DataError(f"batch_size is {batch_size!r}; expected a positive integer")
     if isinstance(source, str | Path):
+        if Path(source).suffix not in (".npz", ".parquet"):
+            raise DataError(
+                f"'{source}' is neither .npz nor .parquet; give a DataLoader or batches"
+            )
         source = SourceSpec.model_validate({"file": source})
     files: tuple[FileRecord, ...] = ()
     if isinstance(source, SourceSpec) and source.file is not None:
@@ -161,8 +195,12 @@ def open_source(
         reference = source.factory or ""
         factory = import_callable(reference, directory)
         files = _code_record(factory, directory)
-        source = call_factory(factory, source.args, name=reference, directory=directory)
-    reader = _open(source, batch_size, timeout, directory, note)
+        make = functools.partial(
+            call_factory, factory, source.args, name=reference, directory=directory
+        )
+        reader = _open_function(make, reference, batch_size, timeout, directory, note)
+    else:
+        reader = _open(source, batch_size, timeout, directory, note)
     if (
         batch_size is not None
         and isinstance(reader, BatchStream)
@@ -206,7 +244,9 @@ def _open(
             lambda: source, f"a {name} of batches", length=length, directory=directory
         )
     if callable(source) and not isinstance(source, type):
-        return _open_function(source, batch_size, timeout, directory, note)
+        name = getattr(source, "__name__", type(source).__name__)
+        make = functools.partial(call_factory, source, {}, name=name)
+        return _open_function(make, name, batch_size, timeout, directory, note)
     raise DataError(
         f"expected a DataLoader, a Dataset, a file, arrays or an iterable of batches, found {_contents(source)}"
     )
@@ -214,20 +254,20 @@ def _open(
 
 def _open_function(
     function: Callable[[], Any],
+    name: str,
     batch_size: int | None,
     timeout: float,
     directory: Path | None,
     note: Callable[[Note], None],
 ) -> BatchReader:
     """Data from a function without arguments: called once for something that can be read again, else for every reading."""
-    name = getattr(function, "__name__", type(function).__name__)
-    first = call_factory(function, {}, name=name)
+    first = function()
     if not isinstance(first, Iterator):
         return _open(first, batch_size, timeout, directory, note)
     waiting = [first]
 
     def make() -> Any:
-        return waiting.pop() if waiting else call_factory(function, {}, name=name)
+        return waiting.pop() if waiting else function()
 
     return BatchStream(
         make,

@@ -142,7 +142,7 @@ class BatchStream:
     ) -> None:
         self._make = make
         self._patience = timeout
-        self._once = once
+        self.once = once
         self._spent = False
         self._directory = directory
         self.description = description
@@ -156,7 +156,7 @@ class BatchStream:
                 f"{self.description} can be read only once and has been; give a list, a DataLoader or a function that"
                 " returns a new iterator"
             )
-        self._spent = self._once
+        self._spent = self.once
         index = 0
         with reading(self._make, self._directory, self._patience) as fetch:
             while True:

@@ -20,7 +20,11 @@ from mmaudit.masking.paths import tensor_paths
 
 __all__ = ["MaskedRows"]
 
-_MOST_BYTES = 2**28
+_MOST_BYTES = 2**26
+_ENTRY_BYTES = 1024
+"""What a remembered row costs beside its values: keys, tensor objects, the dictionary."""
+_TOGETHER = 8
+"""Rows are evaluated so many at a time, always: other numbers of rows round otherwise, and a resumed audit would differ."""
 
 
 class MaskedRows:
@@ -35,6 +39,7 @@ class MaskedRows:
         self._rows: dict[tuple[CallKey, Hashable], list[Tensor]] = {}
         self._empty: dict[Hashable, Tensor] = {}
         self._bytes = 0
+        self._outside: Hashable = None
         self._keyed: tuple[MaskedBatch, dict[CallKey, list[Hashable]]] | None = None
 
     def clear(self) -> None:
@@ -43,20 +48,32 @@ class MaskedRows:
         self._empty.clear()
         self._keyed, self._bytes = None, 0
 
-    def missing(self, batch: MaskedBatch) -> Tensor:
-        """Rows of a batch to evaluate so that every masked encoder row of it is known."""
-        if self._bytes > _MOST_BYTES:
+    def begin(self, batch: MaskedBatch, outside: Hashable) -> None:
+        """Say what the model gets beside tensors; what was learnt under other values is forgotten."""
+        if self._bytes > _MOST_BYTES or outside != self._outside:
             self.clear()
+        self._outside = outside
+
+    def missing(self, batch: MaskedBatch, outside: Hashable) -> list[Tensor]:
+        """Rows of a batch to evaluate, in parts, so that every masked encoder row of it is known.
+
+        Args:
+            batch: The batch.
+            outside: Everything that is no tensor in what the model gets.
+        """
+        self.begin(batch, outside)
         wanted: set[int] = set()
+        several = False
         for call in self._calls:
-            seen: set[Hashable] = set()
-            for row, key in enumerate(self._keys(batch)[call.key]):
-                if key not in seen and (call.key, key) not in self._rows:
-                    wanted.add(row)
-                seen.add(key)
-        if not self._calls and self.empty_output(batch) is None:
-            wanted.add(0)
-        return torch.tensor(sorted(wanted), dtype=torch.long)
+            keys = self._keys(batch)[call.key]
+            several = several or bool(call.context)
+            first = {key: row for row, key in reversed(list(enumerate(keys)))}
+            wanted.update(row for key, row in first.items() if (call.key, key) not in self._rows)
+        rows = sorted(wanted)
+        if not rows or not several:
+            return [torch.tensor(rows[:1])] if rows else []
+        parts = [rows[at : at + _TOGETHER] for at in range(0, len(rows), _TOGETHER)]
+        return [torch.tensor((part * _TOGETHER)[:_TOGETHER]) for part in parts]
 
     def keep(self, part: MaskedBatch, tensors: Mapping[CallKey, list[Tensor]]) -> None:
         """Remember what the encoder calls gave for some rows with everything masked."""
@@ -69,7 +86,7 @@ class MaskedRows:
                     for tensor, dim in zip(tensors[call.key], call.dims, strict=True)
                 ]
                 self._rows[call.key, key] = kept
-                self._bytes += sum(t.numel() * t.element_size() for t in kept)
+                self._bytes += sum(t.numel() * t.element_size() for t in kept) + _ENTRY_BYTES
 
     def gather(self, batch: MaskedBatch) -> dict[CallKey, list[Tensor]]:
         """Masked encoder outputs for every row of a batch, in the form the calls return them."""
@@ -87,11 +104,11 @@ class MaskedRows:
 
     def empty_output(self, batch: MaskedBatch) -> Tensor | None:
         """The one row that the empty coalition gives for inputs of these shapes, if it is known."""
-        return self._empty.get(_shapes(batch, None))
+        return self._empty.get(_shapes(batch))
 
     def keep_empty(self, batch: MaskedBatch, row: Tensor) -> None:
         """Remember that row."""
-        self._empty[_shapes(batch, None)] = row
+        self._empty[_shapes(batch)] = row
 
     def _keys(self, batch: MaskedBatch) -> dict[CallKey, list[Hashable]]:
         if self._keyed is None or self._keyed[0] is not batch:
@@ -99,10 +116,9 @@ class MaskedRows:
             known: dict[Any, list[Hashable]] = {}
             keys = {}
             for call in self._calls:
-                reads = (call.modality, call.context)
-                if reads not in known:
-                    known[reads] = _row_keys(batch, tensors, call)
-                keys[call.key] = known[reads]
+                if call.context not in known:
+                    known[call.context] = _row_keys(batch, tensors, call)
+                keys[call.key] = known[call.context]
             self._keyed = (batch, keys)
         return self._keyed[1]
 
@@ -111,7 +127,7 @@ def _row_keys(
     batch: MaskedBatch, tensors: Mapping[str, Tensor], call: EncoderCall
 ) -> list[Hashable]:
     """Per row: everything a masked encoder call can depend on."""
-    common: list[Hashable] = [_shapes(batch, call.modality)]
+    common: list[Hashable] = [_shapes(batch)]
     columns: list[np.ndarray] = []
     for path in call.context:
         tensor, dim = tensors[path].detach().cpu(), batch.dims[path]
@@ -119,10 +135,9 @@ def _row_keys(
             tensor = tensor.float()
         tensor = tensor.to_dense() if tensor.layout is not torch.strided else tensor
         if dim is None:
-            common.append((path, tensor.numpy().tobytes(), tuple(tensor.shape)))
+            common.append((path, tensor.contiguous().numpy().tobytes(), tuple(tensor.shape)))
         else:
             rows = tensor.movedim(dim, 0).reshape(batch.n, -1).contiguous().numpy()
-            common.append((path, rows.shape[1:]))
             columns.append(rows)
     shared = tuple(common)
     if not columns:
@@ -130,16 +145,12 @@ def _row_keys(
     return [(shared, *(column[row].tobytes() for column in columns)) for row in range(batch.n)]
 
 
-def _shapes(batch: MaskedBatch, modality: int | None) -> Hashable:
-    """Shapes of one sample of the masked inputs, of one modality or of all."""
-    wanted = None if modality is None else batch.spec.names[modality]
-    found = []
-    for path, owner in batch.masked_paths.items():
-        value = batch.values[path]
-        if (wanted is None or owner == wanted) and isinstance(value, Tensor):
-            dim = batch.dims[path]
-            found.append((path, tuple(size for d, size in enumerate(value.shape) if d != dim)))
-    return tuple(found)
+def _shapes(batch: MaskedBatch) -> Hashable:
+    """Shapes of one sample of every tensor, those of other modalities too: forward may pass a shape on as a number."""
+    return tuple(
+        (path, tuple(size for d, size in enumerate(tensor.shape) if d != batch.dims.get(path)))
+        for path, tensor in tensor_paths(batch.whole).items()
+    )
 
 
 def _spread(rows: list[Tensor], dim: int | None, places: Tensor, n: int) -> Tensor:

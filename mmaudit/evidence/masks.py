@@ -10,7 +10,7 @@ from mmaudit.checkpoint.structure import mask_functions
 from mmaudit.checkpoint.subject import Subject
 from mmaudit.evidence.data import Source, open_source
 from mmaudit.masking.build import build_maskers
-from mmaudit.masking.masked_batch import Maskers, Template, batch_dimension
+from mmaudit.masking.masked_batch import Maskers, Template, canonical_path, known_dimension
 from mmaudit.masking.paths import find_value
 from mmaudit.masking.reference import Reference, needs_reference
 from mmaudit.report.schema import Note
@@ -64,13 +64,13 @@ def gather_masks(subject: Subject, source: Source, *, seed: int, timeout: float 
 
 def _shapes(source: Source, subject: Subject) -> dict[str, Template]:
     """Path -> shape of one sample and dtype, as the first batch shows them."""
-    batch = next(source.batches(), None)
+    batch = source.first()
     found: dict[str, Template] = {}
     for part in subject.spec.modalities.values():
         for path in part.inputs.values():
-            value = None if batch is None else find_value(batch.data, path)
-            if batch is not None and isinstance(value, torch.Tensor):
-                dim = batch_dimension(value, batch.n)
+            value = find_value(batch.data, path)
+            if isinstance(value, torch.Tensor):
+                dim = known_dimension(canonical_path(path), value, batch.n, batch.dims)
                 if dim is not None:
                     found[path] = (
                         tuple(size for d, size in enumerate(value.shape) if d != dim),

@@ -26,7 +26,14 @@ class Processes:
         if self.number > 1:
             from accelerate import PartialState
 
-            self._state = PartialState(cpu=wanted is not None and wanted.type == "cpu")
+            here = torch.accelerator.current_accelerator(check_available=True)
+            self._state = PartialState(
+                cpu=here is None or (wanted is not None and wanted.type == "cpu")
+            )
+            if self._state.num_processes != self.number:
+                raise SpecError(
+                    f"{self.number} processes were launched, but they do not find each other ({self._state.num_processes} seen)."
+                )
             self.rank, self.number = self._state.process_index, self._state.num_processes
             if wanted is None or (wanted.type == self._state.device.type and wanted.index is None):
                 wanted = self._state.device

@@ -15,16 +15,10 @@ from torch import Tensor
 
 from mmaudit.exceptions import DataError, ModelError
 from mmaudit.masking.spec import MaskingSpec
+from mmaudit.report.tables import LEAST_LOGLIK, NOTHING, TIE
 from mmaudit.typing import FloatArray
 
-__all__ = ["LEAST_LOGLIK", "Classification", "ValueFunction", "value_function"]
-
-LEAST_LOGLIK = -18.420681
-"""Log-likelihoods of responses are clamped at log(1e-8), as in AGM's released code (Li et al. 2023)."""
-
-_TIE = 1e-6
-_NOTHING = 1e-5
-"""Of a sample's largest class score: closer scores tie, and a smaller response is none. Both are above float32 rounding."""
+__all__ = ["Classification", "ValueFunction", "value_function"]
 
 
 class ValueFunction(Protocol):
@@ -61,7 +55,7 @@ class Classification:
         """Class scores in logit space.
 
         Args:
-            output: Shape ``(n, K)``; ``(n,)`` or ``(n, 1)`` for ``one_logit``.
+            output: Shape ``(n, K)``; ``(n,)`` or ``(n, 1)`` for ``one_logit`` and for the probability of class 1.
 
         Returns:
             Float64 ``(n, K)`` on the CPU; log-probabilities where the model gives probabilities, ``(0, z)`` for one logit z.
@@ -70,17 +64,20 @@ class Classification:
             ModelError: If the outputs are not what the spec says they are.
         """
         values = output.detach().double().cpu()
+        single = values[:, 0] if values.dim() == 2 and values.shape[1] == 1 else values
         if self.kind == "one_logit":
-            if values.dim() == 2 and values.shape[1] == 1:
-                values = values[:, 0]
-            if values.dim() != 1:
+            if single.dim() != 1:
                 raise ModelError(
                     f"outputs have shape {tuple(output.shape)}; 'one_logit' expects (n,) or (n, 1)."
                 )
-            values = torch.stack([torch.zeros_like(values), values], 1)
+            if len(single) > 1 and bool(((single > 0) & (single < 1)).all()):
+                self.warning = "All outputs lie between 0 and 1: they look like probabilities, the spec says one_logit (a probability per sample is outputs.kind probabilities)."
+            values = torch.stack([torch.zeros_like(single), single], 1)
+        elif self.kind == "probabilities" and single.dim() == 1:
+            values = torch.stack([1 - single, single], 1)
         if values.dim() != 2 or values.shape[1] < 2:
             hint = (
-                " (one number per sample: outputs.kind one_logit?)"
+                " (one number per sample: outputs.kind one_logit, or probabilities after a sigmoid?)"
                 if values.dim() == 1 or values.shape[-1] == 1
                 else ""
             )
@@ -163,7 +160,7 @@ class Classification:
         for empty, table in (("exact", weights), ("zero", zeroed)):
             phi = torch.einsum("ms,snk->mnk", table, scores)
             top = phi.max(-1, keepdim=True).values
-            best = phi >= top - _TIE * scale
+            best = phi >= top - TIE * scale
             hit = best.gather(-1, y.expand(len(phi), n).unsqueeze(-1)).squeeze(-1)
             loglik = (
                 torch.log_softmax(phi, -1)
@@ -175,7 +172,7 @@ class Classification:
             columns[f"response_loglik_{empty}"] = loglik.clamp(min=LEAST_LOGLIK).T
             if empty == "exact":
                 size = (phi - phi.mean(-1, keepdim=True)).abs().amax(-1)
-                columns["response_size"] = size.where(size > _NOTHING * scale.squeeze(-1), 0.0).T
+                columns["response_size"] = size.where(size > NOTHING * scale.squeeze(-1), 0.0).T
         return {name: value.numpy() for name, value in columns.items()}
 
 

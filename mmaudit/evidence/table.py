@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmaudit.evidence.cost import Cost
 from mmaudit.exceptions import RecordError
+from mmaudit.report.schema import Note
 from mmaudit.report.tables import shard_paths
 
 __all__ = ["ShardInfo", "TableWriter", "shard_infos"]
@@ -32,6 +35,7 @@ class ShardInfo:
     """What a shard covers."""
 
     rank: int
+    first_batch: int
     next_batch: int
     """First batch after the shard; where this process goes on."""
     samples: int = 0
@@ -44,6 +48,13 @@ class ShardInfo:
     present: dict[str, int] = field(default_factory=dict)
     classes: int = 0
     """Number K of class scores that the model gives."""
+    method: str = "full passes"
+    reason: str | None = None
+    """How coalitions were evaluated at the end of the shard, and why not packed."""
+    cost: dict[str, Any] = field(default_factory=dict)
+    """What was spent since the shard before, as ``Cost``."""
+    notes: list[dict[str, str]] = field(default_factory=list)
+    """What this process found or did otherwise than asked, as ``Note``."""
 
 
 class TableWriter:
@@ -64,8 +75,14 @@ class TableWriter:
         for leftover in folder.glob(f".part-{rank:03d}-*"):
             leftover.unlink()
         self.finished = [info for info in shard_infos(folder) if info.rank == rank]
-        self.next_batch = max((info.next_batch for info in self.finished), default=0)
-        self._info = ShardInfo(rank, self.next_batch)
+        self.next_batch = 0
+        for info in self.finished:
+            if info.first_batch != self.next_batch:
+                raise RecordError(
+                    f"{folder} lacks the shard with batch {self.next_batch} of process {rank}: start again with overwrite=True (--overwrite)."
+                )
+            self.next_batch = info.next_batch
+        self._info = ShardInfo(rank, self.next_batch, self.next_batch)
         self._rows: list[dict[str, Any]] = []
         self._count = 0
         self._began = time.monotonic()
@@ -75,8 +92,12 @@ class TableWriter:
         """Samples that shards cover, and those that are waiting."""
         return sum(info.samples for info in self.finished) + self._info.samples
 
-    def add(self, columns: dict[str, Any], info: ShardInfo) -> None:
-        """Add one batch: its columns, and what it covers."""
+    def add(self, columns: dict[str, Any], info: ShardInfo) -> bool:
+        """Add one batch: its columns, and what it covers.
+
+        Returns:
+            Whether it is time to :meth:`flush`.
+        """
         if columns and len(columns["position"]):
             self._rows.append(columns)
             self._count += len(columns["position"])
@@ -89,13 +110,23 @@ class TableWriter:
         mine.id_hash = (mine.id_hash + info.id_hash) % 2**128
         for name, count in info.present.items():
             mine.present[name] = mine.present.get(name, 0) + count
-        if self._count >= _SAMPLES or time.monotonic() - self._began > _SECONDS:
-            self.flush()
+        return self._count >= _SAMPLES or time.monotonic() - self._began > _SECONDS
 
-    def flush(self) -> None:
-        """Write what is waiting as one shard."""
+    def flush(
+        self,
+        *,
+        cost: Cost,
+        method: str,
+        reason: str | None = None,
+        notes: Iterable[Note] = (),
+    ) -> None:
+        """Write what is waiting as one shard, with how it came about."""
         if not self._info.samples:
             return
+        cost.seconds = time.monotonic() - self._began
+        self._info.cost = asdict(cost)
+        self._info.method, self._info.reason = method, reason
+        self._info.notes = [note.model_dump() for note in notes]
         assert self.schema is not None
         arrays = [
             _column([rows[field.name] for rows in self._rows], field.type) for field in self.schema
@@ -117,7 +148,7 @@ class TableWriter:
         finally:
             os.close(folder)
         self.finished.append(self._info)
-        self._info = ShardInfo(self._rank, self._info.next_batch)
+        self._info = ShardInfo(self._rank, self._info.next_batch, self._info.next_batch)
         self._rows, self._count, self._began = [], 0, time.monotonic()
 
 

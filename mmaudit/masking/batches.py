@@ -6,8 +6,8 @@ The user's batch itself stays as it is, apart from being on the CPU and holding 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from mmaudit.exceptions import DataError
 from mmaudit.masking.arrays import to_tensor
 from mmaudit.masking.base import stable_hash
-from mmaudit.masking.masked_batch import batch_dimension
+from mmaudit.masking.masked_batch import canonical_path, known_dimension, sample_dimensions
 from mmaudit.masking.paths import find_value, get_value, map_leaves
 from mmaudit.masking.spec import MaskingSpec
 from mmaudit.report.schema import Note
@@ -47,6 +47,8 @@ class Batch:
     """Modality -> whether each sample has it, bool ``(n,)``."""
     n: int
     """Samples."""
+    dims: Mapping[str, int | None] = field(default_factory=dict)
+    """Path of every tensor -> its dimension over samples, ``None`` where it has none; as the first batch of the data shows."""
 
 
 class BatchParser:
@@ -56,12 +58,19 @@ class BatchParser:
         spec: Where things are in a batch.
         note: Takes what was changed or found on the way.
         to_cpu: Whether tensors that lie elsewhere are brought to the CPU.
+        dims: Path -> dimension over samples, as the first batch of the data showed it.
     """
 
     def __init__(
-        self, spec: MaskingSpec, note: Callable[[Note], None], *, to_cpu: bool = True
+        self,
+        spec: MaskingSpec,
+        note: Callable[[Note], None],
+        *,
+        to_cpu: bool = True,
+        dims: Mapping[str, int | None] | None = None,
     ) -> None:
         self._spec = spec
+        self._dims = dims
         self._to_cpu = to_cpu
         self._note = note
         self._seen = _SeenIds()
@@ -129,10 +138,12 @@ class BatchParser:
             groups = _texts(
                 get_value(data, self._spec.group), n, f"{where}: group '{self._spec.group}'", ids
             )
+        if self._dims is None:
+            self._dims = sample_dimensions(data, n)
         present = {name: self._present(data, name, n, where) for name in self._spec.modalities}
         for name, rows in present.items():
             self._found[name] = self._found[name] or bool(rows.any())
-        return Batch(index, start, data, ids, targets, groups, present, n)
+        return Batch(index, start, data, ids, targets, groups, present, n, self._dims)
 
     def _leaf(self, leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
@@ -192,7 +203,12 @@ class BatchParser:
                 n,
                 f"{where}: '{modality.present}' of modality '{name}'",
             )
-        missing = _all_nan([value for value in values.values() if isinstance(value, Tensor)], n)
+        tensors = {
+            canonical_path(modality.inputs[key]): value
+            for key, value in values.items()
+            if isinstance(value, Tensor)
+        }
+        missing = _all_nan(tensors, n, self._dims)
         if missing is not None and (missing & rows).any():
             text = f"samples whose values of '{name}' are all NaN count as having no {name}"
             self._note(Note(kind="information", topic="data", text=text))
@@ -358,12 +374,14 @@ def _booleans(value: Any, n: int, where: str) -> np.ndarray:
     return flags.astype(bool)
 
 
-def _all_nan(values: Sequence[Tensor], n: int) -> np.ndarray | None:
+def _all_nan(
+    values: Mapping[str, Tensor], n: int, dims: Mapping[str, int | None] | None
+) -> np.ndarray | None:
     """Samples in which every floating input is NaN throughout; ``None`` where there is none."""
     missing: Tensor | None = None
-    for value in values:
+    for path, value in values.items():
         axis = (
-            batch_dimension(value, n)
+            known_dimension(path, value, n, dims)
             if value.layout == torch.strided and value.is_floating_point()
             else None
         )

@@ -14,7 +14,16 @@ from mmaudit.masking.base import Masker
 from mmaudit.masking.paths import find_value, map_tensors, split_path, tensor_paths, with_values
 from mmaudit.masking.spec import MaskingSpec
 
-__all__ = ["MaskedBatch", "Maskers", "Template", "batch_dimension", "canonical_path", "take_rows"]
+__all__ = [
+    "MaskedBatch",
+    "Maskers",
+    "Template",
+    "batch_dimension",
+    "canonical_path",
+    "known_dimension",
+    "sample_dimensions",
+    "take_rows",
+]
 
 Maskers = Mapping[str, Mapping[str, Masker]]
 """Modality -> input name -> masker."""
@@ -23,11 +32,27 @@ Template = tuple[tuple[int, ...], torch.dtype]
 """Shape of one sample and dtype of an input, for batches in which it is absent."""
 
 
-def batch_dimension(tensor: Tensor, n: int, known: int | None = None) -> int | None:
-    """The dimension that runs over samples: the known one, else the first, else the next of size n."""
+def sample_dimensions(container: Any, n: int) -> dict[str, int | None]:
+    """Path -> dimension that runs over the n samples of a batch, ``None`` where there is none; for every tensor."""
+    return {path: batch_dimension(tensor, n) for path, tensor in tensor_paths(container).items()}
+
+
+def known_dimension(
+    path: str, tensor: Tensor, n: int, dims: Mapping[str, int | None] | None
+) -> int | None:
+    """The dimension over samples as an earlier batch of the same data showed it, else as this one does.
+
+    Sizes alone mislead: a table of ten class prompts looks like samples in a last batch of ten.
+    """
+    if dims is None or path not in dims:
+        return batch_dimension(tensor, n)
+    dim = dims[path]
+    return dim if dim is not None and dim < tensor.dim() and tensor.shape[dim] == n else None
+
+
+def batch_dimension(tensor: Tensor, n: int) -> int | None:
+    """The dimension that runs over n samples, judged by one tensor: the first, else the next of size n."""
     shape = tensor.shape
-    if known is not None and known < len(shape) and shape[known] == n:
-        return known
     if shape and shape[0] == n:
         return 0
     return next((d for d, size in enumerate(shape) if size == n), None)
@@ -80,7 +105,6 @@ class MaskedBatch:
         self._masked: dict[str, Tensor | None] = {}
         if device is not None:
             data = map_tensors(data, lambda tensor: tensor.to(device, non_blocking=True))
-        known = dims or {}
         self._replaced: dict[str, tuple[str, str]] = {}  # path -> modality, input name
         self.values: dict[str, Any] = {}
         changed: dict[str, Any] = {}
@@ -111,17 +135,17 @@ class MaskedBatch:
                     self.values[path] = value
                     continue
                 if value is None:
-                    value = changed[path] = self._absent(path, modality, device, templates)
+                    value = changed[path] = self._absent(data, path, modality, device, templates)
                 elif not isinstance(value, Tensor):
                     raise DataError(
                         f"input '{name}' of modality '{modality}' (path '{path}') is a {type(value).__name__}; masks need a tensor or array."
                     )
                 elif here is not None and not here.all():
-                    value = changed[path] = self._fill_absent(path, value, here, known.get(path))
+                    value = changed[path] = self._fill_absent(path, value, here, dims)
                 self.values[path] = value
         self.whole = with_values(data, changed) if changed else data
         self.dims = {
-            path: batch_dimension(tensor, self.n, known.get(path))
+            path: known_dimension(path, tensor, self.n, dims)
             for path, tensor in tensor_paths(self.whole).items()
         }
 
@@ -199,6 +223,7 @@ class MaskedBatch:
 
     def _absent(
         self,
+        data: Any,
         path: str,
         modality: str,
         device: torch.device | None,
@@ -206,15 +231,17 @@ class MaskedBatch:
     ) -> Tensor:
         if templates is None or path not in templates:
             raise DataError(
-                f"modality '{modality}' is absent from a whole batch and no other data shows the shape of '{path}': add data.train, or use mask 'drop' if the model takes None."
+                f"modality '{modality}' has no '{path}' in a batch, which holds {', '.join(tensor_paths(data)) or 'no tensors'}: is the path right? For data that lacks it, add data.train, or use mask 'drop' if the model takes None."
             )
         shape, dtype = templates[path]
         empty = torch.zeros((self.n, *shape), dtype=dtype, device=device)
         return self._apply(self.maskers[modality][self._replaced[path][1]], empty, 0)
 
-    def _fill_absent(self, path: str, value: Tensor, here: np.ndarray, known: int | None) -> Tensor:
+    def _fill_absent(
+        self, path: str, value: Tensor, here: np.ndarray, dims: Mapping[str, int | None] | None
+    ) -> Tensor:
         modality, name = self._replaced[path]
-        dim = batch_dimension(value, self.n, known)
+        dim = known_dimension(path, value, self.n, dims)
         if dim is None:
             raise DataError(
                 f"some samples lack modality '{modality}', but '{path}' has no dimension of size {self.n}."

@@ -20,6 +20,7 @@ from mmaudit.exceptions import DataError
 __all__ = [
     "find_value",
     "get_value",
+    "leaf_values",
     "map_leaves",
     "map_tensors",
     "split_path",
@@ -144,6 +145,28 @@ def map_tensors(container: Any, function: Callable[[Tensor], Any]) -> Any:
         (tensor([2.]), 'name')
     """
     return map_leaves(container, Tensor, function)
+
+
+def leaf_values(container: Any) -> tuple[tuple[str, object], ...]:
+    """Everything in a container that is no tensor, with its type, in a form that can be compared and hashed.
+
+    Example:
+        >>> leaf_values({"scale": 0.5, "names": ["a", "b"]})
+        (('float', 0.5), ('str', 'a'), ('str', 'b'))
+    """
+    found: list[tuple[str, object]] = []
+
+    def visit(leaf: Any) -> Any:
+        if isinstance(leaf, np.ndarray):
+            found.append((f"array {leaf.dtype} {leaf.shape}", leaf.tobytes()))
+        else:
+            found.append((type(leaf).__name__, leaf))
+        return leaf
+
+    map_leaves(
+        container, (str, bytes, int, float, complex, type(None), np.ndarray, np.generic), visit
+    )
+    return tuple(found)
 
 
 def map_leaves(

@@ -52,4 +52,6 @@ def in_memory_batch(
         if needs_reference(spec):
             reference = Reference.collect([rows], spec, seed=seed, source="audited data")
         maskers = build_maskers(spec, reference, seed=seed, functions=functions)
-    return MaskedBatch(rows.data, spec, maskers, rows.ids, present=rows.present, device=device)
+    return MaskedBatch(
+        rows.data, spec, maskers, rows.ids, present=rows.present, device=device, dims=rows.dims
+    )

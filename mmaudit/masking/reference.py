@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmaudit.exceptions import DataError, SpecError
 from mmaudit.masking.base import stable_hash
-from mmaudit.masking.masked_batch import batch_dimension
+from mmaudit.masking.masked_batch import canonical_path, known_dimension
 from mmaudit.masking.paths import find_value
 from mmaudit.masking.spec import MaskingSpec, MaskSpec, NoiseMask
 from mmaudit.report.schema import Note
@@ -38,6 +38,10 @@ class ReferenceBatch(Protocol):
     @property
     def ids(self) -> Sequence[str]:
         """Sample ids, length n."""
+
+    @property
+    def dims(self) -> Mapping[str, int | None]:
+        """Path of a tensor -> its dimension over samples."""
 
     @property
     def present(self) -> Mapping[str, np.ndarray]:
@@ -175,7 +179,8 @@ def _present_rows(
             f"modality '{name}', input '{input_name}': mask '{spec.modalities[name].mask[input_name].kind}' needs a dense"
             f" tensor, found {getattr(values, 'layout', type(values).__name__)}; use 'zero' or 'drop'"
         )
-    axis = batch_dimension(values, len(batch.ids))
+    path = canonical_path(spec.modalities[name].inputs[input_name])
+    axis = known_dimension(path, values, len(batch.ids), batch.dims)
     if axis is None:
         raise DataError(
             f"modality '{name}', input '{input_name}': mask '{spec.modalities[name].mask[input_name].kind}' needs one row per"

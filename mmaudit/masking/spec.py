@@ -169,6 +169,8 @@ class ModalitySpec(_Strict):
     def _short_forms(cls, value: Any) -> Any:
         if isinstance(value, (str, int)) and not isinstance(value, bool):
             value = {"inputs": value}
+        if isinstance(value, (list, tuple)):
+            value = {"inputs": value}
         if not isinstance(value, Mapping):
             return value
         value = dict(value)
@@ -265,6 +267,22 @@ class MaskingSpec(_Strict):
             raise ValueError(
                 f"{len(value)} modalities; exact coalitions need 1 to {_MOST_MODALITIES} (2**M evaluations)"
             )
+        return value
+
+    @field_validator("modalities")
+    @classmethod
+    def _plain_names(cls, value: dict[str, ModalitySpec]) -> dict[str, ModalitySpec]:
+        for name in value:
+            # Coalitions are written audio+image; these words mean sets of modalities and classes in tables.
+            if (
+                not name.strip()
+                or "+" in name
+                or name in ("none", "rest", "all")
+                or not name.isprintable()
+            ):
+                raise ValueError(
+                    f"'{name}' cannot name a modality; expected a printable name without '+', and none of: none, rest, all"
+                )
         return value
 
     @field_validator("classes", mode="before")
@@ -401,6 +419,10 @@ def read_spec(
         return source
     name = "spec"
     if not isinstance(source, Mapping):
+        if not isinstance(source, (str, Path)):
+            raise SpecError(
+                f"a {type(source).__name__} is no spec; expected a MaskingSpec, a mapping or a YAML file"
+            )
         path = Path(source)
         name = path.name
         source = _load_yaml(path)

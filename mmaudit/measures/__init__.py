@@ -36,6 +36,8 @@ def check_request(only: Sequence[str] | None, replicates: int) -> None:
     Raises:
         SpecError: If ``only`` names an unknown measure, or there are fewer than 100 replicates.
     """
+    if isinstance(only, str) or (only is not None and not only):
+        raise SpecError(f"measures is {only!r}; expected a list of keys: {', '.join(MEASURES)}")
     unknown = [key for key in only or () if key not in MEASURES]
     if unknown:
         raise SpecError(

@@ -15,14 +15,13 @@ from scipy.special import log_softmax
 from mmaudit.exceptions import UndefinedMeasureError
 from mmaudit.measures.base import Measure
 from mmaudit.measures.intervals import mean_intervals, proportion_intervals
-from mmaudit.measures.resampling import NOTHING_TOLERANCE, UnitSums
+from mmaudit.measures.resampling import UnitSums
 from mmaudit.measures.shapley import shapley_matrix
 from mmaudit.report.schema import Estimate, LabelledEstimate
+from mmaudit.report.tables import LEAST_LOGLIK, NOTHING, TIE
 from mmaudit.typing import EmptyRule, FloatArray, IntArray
 
 __all__ = [
-    "LARGEST_LOSS",
-    "TIE_TOLERANCE",
     "MonoModalResponse",
     "ResponseSummary",
     "logit_scale",
@@ -32,15 +31,6 @@ __all__ = [
     "response_sizes",
     "summarise_responses",
 ]
-
-LARGEST_LOSS = 18.420681
-"""``-log(1e-8)``, nats: no sample counts for more in s^m, as in AGM's released code."""
-
-TIE_TOLERANCE = 1e-6
-"""Classes tie when they differ by at most this part of the sample's largest absolute logit.
-
-About eight units in the last place of float32: smaller differences are rounding.
-"""
 
 
 class ResponseSummary(NamedTuple):
@@ -98,17 +88,18 @@ def logit_scale(logits: FloatArray) -> FloatArray:
 
 
 def response_sizes(logits: FloatArray) -> FloatArray:
-    """Largest absolute entry of the exact response, 0 where it is numerically nothing.
+    """Largest absolute entry of the exact response less its class mean, 0 where it is numerically nothing.
 
     Args:
         logits: Class scores of every coalition, shape ``(2**M, n, K)``.
 
     Returns:
-        Shape ``(M, n)``, in logits; entries of at most ``NOTHING_TOLERANCE`` times the sample's
+        Shape ``(M, n)``, in logits; entries of at most ``NOTHING`` times the sample's
         largest absolute logit are 0.
     """
-    size = np.abs(mono_modal_responses(logits, "exact")).max(axis=2)
-    return np.where(size <= NOTHING_TOLERANCE * logit_scale(logits), 0.0, size)
+    responses = mono_modal_responses(logits, "exact")
+    size = np.abs(responses - responses.mean(axis=2, keepdims=True)).max(axis=2)
+    return np.where(size <= NOTHING * logit_scale(logits), 0.0, size)
 
 
 def response_scores(responses: FloatArray, targets: IntArray, scale: FloatArray) -> FloatArray:
@@ -118,18 +109,18 @@ def response_scores(responses: FloatArray, targets: IntArray, scale: FloatArray)
         responses: Shape ``(M, n, K)``.
         targets: Class of each sample, shape ``(n,)``, in ``[0, K)``.
         scale: Largest absolute logit of each sample (:func:`logit_scale`), shape ``(n,)``; classes
-            within ``TIE_TOLERANCE`` of it tie.
+            within ``TIE`` of it tie.
 
     Returns:
         Shape ``(M, n)``, in [0, 1]. Their mean is Acc^m (AGM, eq. 5, which leaves ties open).
     """
-    top = responses >= responses.max(axis=2, keepdims=True) - TIE_TOLERANCE * scale[:, None]
+    top = responses >= responses.max(axis=2, keepdims=True) - TIE * scale[:, None]
     hit = np.take_along_axis(top, targets[None, :, None].astype(np.int64), axis=2)[..., 0]
     return np.where(hit, 1.0 / top.sum(axis=2), 0.0)
 
 
 def response_logliks(responses: FloatArray, targets: IntArray) -> FloatArray:
-    """Log-likelihood of the target under the softmax of a response, at least ``-LARGEST_LOSS``.
+    """Log-likelihood of the target under the softmax of a response, at least ``LEAST_LOGLIK``.
 
     Args:
         responses: Shape ``(M, n, K)``.
@@ -141,7 +132,7 @@ def response_logliks(responses: FloatArray, targets: IntArray) -> FloatArray:
     picked = np.take_along_axis(
         log_softmax(responses, axis=2), targets[None, :, None].astype(np.int64), axis=2
     )
-    return np.asarray(np.maximum(picked[..., 0], -LARGEST_LOSS))
+    return np.asarray(np.maximum(picked[..., 0], LEAST_LOGLIK))
 
 
 def summarise_responses(

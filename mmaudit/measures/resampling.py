@@ -22,13 +22,12 @@ import pandas as pd
 
 from mmaudit.exceptions import RecordError
 from mmaudit.measures.shapley import interaction_matrix, modality_pairs, shapley_matrix
-from mmaudit.report.tables import read_chunks
+from mmaudit.report.tables import NOTHING, read_chunks
 from mmaudit.typing import FloatArray, IntArray
 
 __all__ = [
     "LEAST_BLOCKS",
     "MOST_UNITS",
-    "NOTHING_TOLERANCE",
     "Score",
     "UnitSums",
     "bootstrap_weights",
@@ -42,7 +41,6 @@ MOST_UNITS = 4096
 LEAST_BLOCKS = 128
 """Never fewer blocks than this: with 128 the end of an interval varies by about 6 % of its half-width."""
 
-NOTHING_TOLERANCE = 1e-5
 """A response is nothing when its largest entry is at most this part of the scale it is compared with."""
 
 _OVERALL_BYTES = 48 * 2**20
@@ -169,10 +167,10 @@ class UnitSums:
     def silent(self, index: int | None) -> np.ndarray:
         """Modalities whose response is numerically nothing in every sample, shape ``(M,)``, bool.
 
-        Nothing: at most ``NOTHING_TOLERANCE`` of the largest response of any modality in the table.
+        Nothing: at most ``NOTHING`` of the largest response of any modality in the table.
         """
         largest = self.response_size(None).max()
-        return np.asarray(self.response_size(index) <= NOTHING_TOLERANCE * largest)
+        return np.asarray(self.response_size(index) <= NOTHING * largest)
 
     def group_count(self, index: int | None, counts: FloatArray) -> int | None:
         """Independent groups among units with a positive count; ``None`` where samples are not grouped.
@@ -335,7 +333,7 @@ def collect_sums(
     most_of_class = min(most_units, max(LEAST_BLOCKS, _CLASS_BYTES // class_row))
 
     column = "group" if grouped else "sample_id"
-    known = _distinct(folder, column, seed, stop_at=None if grouped else most)
+    known = _distinct(folder, column, seed, stop_at=None if grouped else max(most, most_of_class))
     if not len(known):
         raise RecordError(f"the table in {folder} has no rows; there is nothing to measure")
     sums = UnitSums(

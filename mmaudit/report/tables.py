@@ -16,7 +16,24 @@ import pyarrow.parquet as pq
 
 from mmaudit.exceptions import RecordError
 
-__all__ = ["SCALAR_COLUMNS", "coalition_schema", "read_chunks", "shard_paths"]
+__all__ = [
+    "LEAST_LOGLIK",
+    "NOTHING",
+    "SCALAR_COLUMNS",
+    "TIE",
+    "coalition_schema",
+    "read_chunks",
+    "shard_paths",
+]
+
+LEAST_LOGLIK = -18.420681
+"""Log-likelihoods of responses are clamped at log(1e-8), as in AGM's released code (Li et al. 2023)."""
+
+TIE = 1e-6
+"""Classes of a response tie within this share of the sample's largest absolute class score; above float32 rounding."""
+
+NOTHING = 1e-5
+"""A response is none where no entry, less its class mean, exceeds this share of the sample's largest absolute score."""
 
 SCALAR_COLUMNS = ("sample_id", "position", "target", "group", "present")
 

@@ -26,10 +26,12 @@ from mmaudit.checkpoint.model import left_as_it_came
 from mmaudit.checkpoint.structure import find_structure
 from mmaudit.evidence.coalitions import CoalitionEvaluator
 from mmaudit.evidence.collecting import Collector
+from mmaudit.evidence.cost import Cost
 from mmaudit.evidence.data import open_source
 from mmaudit.evidence.masks import Masks
 from mmaudit.evidence.processes import Processes
 from mmaudit.evidence.scoring import value_function
+from mmaudit.evidence.table import shard_infos
 from mmaudit.masking.build import build_maskers
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.spec import MaskingSpec
@@ -207,7 +209,7 @@ def plain(model: nn.Module, spec: MaskingSpec, data: Batches) -> float:
 
 def audited(
     model: nn.Module, spec: MaskingSpec, data: Batches
-) -> tuple[float, CoalitionEvaluator, float]:
+) -> tuple[float, CoalitionEvaluator, Cost, float]:
     """Seconds of an audit up to its finished table, the evaluator, and seconds spent looking inside the model."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, left_as_it_came(model), torch.no_grad():
@@ -216,15 +218,14 @@ def audited(
         blank = CoalitionEvaluator(model, spec, None)
         weights = shapley_matrix(len(spec.names))
         first = Collector(source, blank, masks, value_function(spec), weights, processes)
-        structure = find_structure(
-            model, Caller(model, spec), first.prepare(next(source.batches()))
-        )
+        structure = find_structure(model, Caller(model, spec), first.prepare(source.first()))
         looked = time.perf_counter() - start
         evaluator = CoalitionEvaluator(model, spec, structure)
         Collector(source, evaluator, masks, value_function(spec), weights, processes).collect(
             Path(folder)
         )
-        return time.perf_counter() - start, evaluator, looked
+        cost = Cost.total(Cost(**info.cost) for info in shard_infos(Path(folder)))
+        return time.perf_counter() - start, evaluator, cost, looked
 
 
 def enumerated(model: nn.Module, spec: MaskingSpec, batch: dict[str, Any]) -> float:
@@ -302,7 +303,7 @@ def measure(case: Case, repeats: int) -> Iterator[dict[str, Any]]:
     ratios, looks = [], []
     for _ in range(repeats):
         before = plain(model, spec, data)
-        seconds, evaluator, looked = audited(model, spec, data)
+        seconds, evaluator, cost, looked = audited(model, spec, data)
         after = plain(model, spec, data)
         ratios.append(2 * seconds / (before + after))
         looks.append(2 * looked / (before + after))
@@ -315,9 +316,9 @@ def measure(case: Case, repeats: int) -> Iterator[dict[str, Any]]:
     samples = case.batches * BATCH
     yield {
         **common, "method": "mmaudit", "passes": round(statistics.median(ratios), 4),
-        "encoder_calls": {name: round(rows / samples, 4) for name, rows in evaluator.encoder_rows.items()},
+        "encoder_calls": {name: round(rows / samples, 4) for name, rows in cost.encoder_rows.items()},
         "how": evaluator.method, "samples": samples, "batch": BATCH, "inspection": round(statistics.median(looks), 4),
-        "largest_difference": evaluator.largest_difference,
+        "largest_difference": cost.largest_difference,
     }  # fmt: skip
     small = BATCH if case.modalities < 8 and case.fusion != "early" else 4
     batch = case.make(small, torch.Generator().manual_seed(1))

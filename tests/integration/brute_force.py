@@ -76,7 +76,9 @@ def differing_rows(report, outputs, targets, names, *, present=None, tolerance=5
                     # The report may have nothing to share where the whole is not surely different from 0.
                     if want is not None and row.get("quantity") != "share":
                         wrong.append((key, row, want))
-                elif want is None or abs(found - want) > tolerance * max(1, abs(want)):
+                elif want is None or abs(found - want) > cell.slack(row, tolerance) * max(
+                    1, abs(want)
+                ):
                     wrong.append((key, row, want))
     return wrong, compared
 
@@ -115,9 +117,17 @@ class _Cell:
         return frozenset(text.split("+")) & self.whole
 
     def contribution(self, row):
-        values = shapley(self.worth[row["score"]], self.names)
-        total = sum(values.values()) if row["quantity"] == "share" else 1.0
-        return values[row["modality"]] / total if abs(total) > 1e-9 else None
+        value = shapley(self.worth[row["score"]], self.names)[row["modality"]]
+        whole = self.to_share(row["score"]) if row["quantity"] == "share" else 1.0
+        return value / whole if abs(whole) > 1e-9 else None
+
+    def to_share(self, score):
+        return self.worth[score][self.whole] - self.worth[score][frozenset()]
+
+    def slack(self, row, tolerance):
+        """Log-likelihoods are stored in float32; a share magnifies their rounding where there is little to share."""
+        magnified = row.get("quantity") == "share"
+        return tolerance / min(1.0, abs(self.to_share(row["score"]))) if magnified else tolerance
 
     def rate(self, name, rest):
         accuracy = self.worth["accuracy"]

@@ -99,8 +99,8 @@ class SixViews(nn.Module):
         return self.head(torch.cat([part(views[name]) for name, part in self.encoders.items()], 1))
 
 
-def six_views(sizes):
-    return SixViews(sizes)
+def six_views(sizes, classes=10):
+    return SixViews(sizes, classes)
 
 
 class Output(OrderedDict):

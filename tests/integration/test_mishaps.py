@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -19,7 +20,7 @@ TABLES = ("responses", "contributions", "interactions", "utilization", "coalitio
 RUN = """
 import sys
 import mmaudit.evidence.table
-mmaudit.evidence.table._SAMPLES = 20
+mmaudit.evidence.table._SAMPLES = 20  # a shard for every batch
 path, out, resume = sys.argv[1:]
 mmaudit.audit(path, out=out, resume=resume == "resume", optimize=False, replicates=100, device="cpu")
 """
@@ -42,8 +43,12 @@ def written(folder, *, samples=203, size=32, name="audit.yaml", **settings):
     return path
 
 
+ROOT = Path(__file__).resolve().parents[2]
+
+
 def started(*arguments):
-    return subprocess.Popen([sys.executable, *arguments], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, *arguments], env=environment)
 
 
 def assert_same_numbers(first, second):

@@ -10,7 +10,6 @@ from hypothesis.extra.numpy import arrays
 
 from mmaudit.exceptions import UndefinedMeasureError
 from mmaudit.measures.mono_modal_response import (
-    LARGEST_LOSS,
     logit_scale,
     mono_modal_responses,
     response_logliks,
@@ -19,6 +18,7 @@ from mmaudit.measures.mono_modal_response import (
     summarise_responses,
 )
 from mmaudit.measures.shapley import shapley_matrix
+from mmaudit.report.tables import LEAST_LOGLIK
 from tests import toys
 
 
@@ -74,9 +74,9 @@ def test_differences_below_rounding_tie_and_larger_ones_do_not():
 
 def test_losses_are_clamped():
     logliks = response_logliks(np.array([[[0.0, 500.0], [0.0, 10.0]]]), np.array([0, 0]))
-    assert logliks[0, 0] == -LARGEST_LOSS
+    assert logliks[0, 0] == LEAST_LOGLIK
     assert logliks[0, 1] == pytest.approx(-10.0, abs=1e-4)
-    assert pytest.approx(-np.log(1e-8), abs=1e-6) == LARGEST_LOSS
+    assert pytest.approx(-np.log(1e-8), abs=1e-6) == -LEAST_LOGLIK
 
 
 def test_an_ignored_modality_says_nothing():
