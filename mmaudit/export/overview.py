@@ -11,7 +11,7 @@ from mmaudit.report import AuditReport
 from mmaudit.report.labels import EMPTY, clean, shorten
 from mmaudit.report.numbers import NO_RESPONSE, count, duration, short_count, with_interval
 from mmaudit.report.schema import Estimate
-from mmaudit.report.sentences import find, masks_text
+from mmaudit.report.sentences import absent_modalities, find, masks_text
 
 __all__ = ["HEADERS", "MostShown", "Overview", "make_overview"]
 
@@ -190,7 +190,10 @@ def _warnings(report: AuditReport) -> list[str]:
         )
     texts += [f"structure: {clean(text)}" for text in report.subject.structure.unknown]
     reasons: dict[str, list[str]] = {}
+    absent = absent_modalities(report.record)
     for name in report.modalities:
+        if name in absent:
+            continue  # said once, among the sentences
         for what, estimate in _of_modality(report, name).items():
             text = None if estimate is None else estimate.warning or estimate.undefined
             # That there is no response is said in the row, and its reason among the notes.

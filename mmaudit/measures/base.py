@@ -10,7 +10,10 @@ from mmaudit.exceptions import UndefinedMeasureError
 from mmaudit.measures.resampling import UnitSums
 from mmaudit.report.schema import LabelledEstimate, MeasureResult
 
-__all__ = ["Measure", "coalition_name"]
+__all__ = ["NOT_HERE", "Measure", "coalition_name"]
+
+NOT_HERE = "no sample here has this modality"
+"""Why nothing is said of a modality: masking what is not there changes nothing, which is no finding about the model."""
 
 
 class Measure(ABC):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from mmaudit.exceptions import UndefinedMeasureError
-from mmaudit.measures.base import Measure
+from mmaudit.measures.base import NOT_HERE, Measure
 from mmaudit.measures.intervals import Intervals, mean_intervals
 from mmaudit.measures.resampling import Score, UnitSums
 from mmaudit.measures.shapley import shapley_values
@@ -69,7 +69,10 @@ def score_intervals(
 
 
 class Contribution(Measure):
-    """Shapley value of each modality in the games "accuracy" and "mean log-likelihood", and its share."""
+    """Shapley value of each modality in the games "accuracy" and "mean log-likelihood", and its share.
+
+    Undefined, overall or for a class, for a modality that none of its samples has.
+    """
 
     key = "contributions"
     title = "Modality contributions"
@@ -84,6 +87,7 @@ class Contribution(Measure):
         for name, index in sums.cells():
             counts = sums.counts(index)
             n, groups = int(counts.sum()), sums.group_count(index, counts)
+            absent = sums.absent(index)
             for score in SCORES:
                 values = sums.contributions(score, index)
                 for quantity in ("value", "share"):
@@ -99,7 +103,11 @@ class Contribution(Measure):
                         ]
                     else:
                         estimates = _shares(score, values, counts, sums, n, groups)
-                    for modality, estimate in zip(sums.modalities, estimates, strict=True):
+                    for m, (modality, estimate) in enumerate(
+                        zip(sums.modalities, estimates, strict=True)
+                    ):
+                        if n and absent[m]:
+                            estimate = Estimate(undefined=NOT_HERE)
                         yield LabelledEstimate(
                             labels={
                                 "modality": modality,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mmaudit.exceptions import UndefinedMeasureError
-from mmaudit.measures.base import Measure
+from mmaudit.measures.base import NOT_HERE, Measure
 from mmaudit.measures.contribution import SCORES, score_intervals
 from mmaudit.measures.resampling import UnitSums
 from mmaudit.measures.shapley import modality_pairs
@@ -19,7 +19,8 @@ __all__ = ["Interaction"]
 class Interaction(Measure):
     """Shapley interaction of each pair in the games "accuracy" and "mean log-likelihood".
 
-    Positive: the two are worth more together than apart (synergy); negative: less (redundancy).
+    Positive: the two are worth more together than apart (synergy); negative: less (redundancy). Undefined, overall or for a
+    class, for a pair with a modality that none of its samples has.
     """
 
     key = "interactions"
@@ -38,6 +39,7 @@ class Interaction(Measure):
         for name, index in sums.cells():
             counts = sums.counts(index)
             n, groups = int(counts.sum()), sums.group_count(index, counts)
+            absent = sums.absent(index)
             for score in SCORES:
                 values = sums.interactions(score, index)
                 found = (
@@ -46,6 +48,8 @@ class Interaction(Measure):
                 for place, (i, j) in enumerate(pairs):
                     if found is None:
                         estimate = Estimate(undefined="no sample of this class")
+                    elif absent[i] or absent[j]:
+                        estimate = Estimate(undefined=NOT_HERE)
                     else:
                         estimate = found.estimate(place, n=n, groups=groups)
                     yield LabelledEstimate(

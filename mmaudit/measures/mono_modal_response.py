@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from mmaudit.exceptions import UndefinedMeasureError
-from mmaudit.measures.base import Measure
+from mmaudit.measures.base import NOT_HERE, Measure
 from mmaudit.measures.intervals import mean_intervals, proportion_intervals
 from mmaudit.measures.resampling import UnitSums
 from mmaudit.measures.shapley import shapley_matrix
@@ -190,8 +190,7 @@ class MonoModalResponse(Measure):
                     for m, modality in enumerate(sums.modalities):
                         n = int(present[:, m].sum())
                         if n == 0:
-                            reason = "no sample here has this modality"
-                            estimate = Estimate(undefined=reason)
+                            estimate = Estimate(undefined=NOT_HERE)
                         elif silent[m]:
                             reason = (
                                 f"no response: masking {modality} changes the class scores by "

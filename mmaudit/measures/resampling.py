@@ -159,6 +159,10 @@ class UnitSums:
         """Samples that have each modality, shape ``(U, M)``."""
         return self._sums("present", index)
 
+    def absent(self, index: int | None) -> np.ndarray:
+        """Modalities that no sample has, shape ``(M,)``, bool."""
+        return np.asarray(self.present(index).sum(axis=0) == 0)
+
     def response_size(self, index: int | None) -> FloatArray:
         """Largest absolute entry of any exact response, logits, shape ``(M,)``."""
         size = self._size[[index]] if index is not None else self._size

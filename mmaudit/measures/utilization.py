@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mmaudit.exceptions import UndefinedMeasureError
-from mmaudit.measures.base import Measure, coalition_name
+from mmaudit.measures.base import NOT_HERE, Measure, coalition_name
 from mmaudit.measures.intervals import difference_intervals, loss_intervals
 from mmaudit.measures.resampling import UnitSums
 from mmaudit.measures.shapley import game_size
@@ -84,7 +84,8 @@ class ConditionalUtilizationRate(Measure):
 
     For each class u(m|rest) alone. With more than two modalities d_util is the difference between
     the largest and the smallest rate; which two these are is found in the same data, so where
-    resampling changes them the estimate warns.
+    resampling changes them the estimate warns. A modality that no sample (of the class) has is undefined and not compared;
+    a rate given it equals the rate without it.
     """
 
     key = "utilization"
@@ -105,6 +106,7 @@ class ConditionalUtilizationRate(Measure):
         for name, index in sums.cells():
             counts, correct = sums.counts(index), sums.correct(index)
             n, groups = int(counts.sum()), sums.group_count(index, counts)
+            absent = sums.absent(index)
             place = {int(c): at for at, c in enumerate(sums.coalitions(index))}
             for m, modality in enumerate(sums.modalities):
                 rest = 2**M - 1 - (1 << m)
@@ -116,6 +118,8 @@ class ConditionalUtilizationRate(Measure):
                 for at, S in enumerate(given):
                     if found is None:
                         estimate = Estimate(undefined="no sample of this class")
+                    elif absent[m]:
+                        estimate = Estimate(undefined=NOT_HERE)
                     elif more[:, at].sum() == 0:
                         whole = coalition_name(int(S) | 1 << m, sums.modalities)
                         estimate = Estimate(undefined=f"the accuracy of {whole} is 0", n=n)
@@ -131,7 +135,7 @@ class ConditionalUtilizationRate(Measure):
             if M > 1:
                 rests = [place[2**M - 1 - (1 << m)] for m in range(M)]
                 grand = correct[:, [place[2**M - 1]] * M]
-                yield _spread_row(sums, name, correct[:, rests], grand, counts, groups)
+                yield _spread_row(sums, name, correct[:, rests], grand, counts, groups, ~absent)
 
 
 def _spread_row(
@@ -141,23 +145,31 @@ def _spread_row(
     with_: FloatArray,
     counts: FloatArray,
     groups: int | None,
+    here: np.ndarray,
 ) -> LabelledEstimate:
     n = int(counts.sum())
     two = len(sums.modalities) == 2
     high, low = 1, 0
     warning = None
-    if n == 0 or with_.sum() == 0:
+    if n == 0 or with_.sum() == 0 or here.sum() < 2:
         pair = " - ".join(sums.modalities[::-1]) if two else "max - min"
-        reason = "the accuracy of all modalities together is 0" if n else "no sample of this class"
+        reason = "no sample of this class"
+        if n and here.sum() < 2:
+            lacking = " or ".join(np.array(sums.modalities)[~here])
+            reason = f"d_util compares at least two modalities, and no sample here has {lacking}"
+        elif n:
+            reason = "the accuracy of all modalities together is 0"
         estimate = Estimate(undefined=reason, n=n)
     else:
         if not two:
-            kept = without.sum(axis=0)
-            high, low = int(kept.argmin()), int(kept.argmax())
-            if high == low:
-                high, low = 0, 1
-            drawn = sums.bootstrap(without)
-            same = (drawn.argmin(axis=1) == high) & (drawn.argmax(axis=1) == low)
+            compared = np.flatnonzero(here)
+            kept = without[:, compared].sum(axis=0)
+            most, least = int(kept.argmin()), int(kept.argmax())
+            if most == least:
+                most, least = 0, 1
+            drawn = sums.bootstrap(without[:, compared])
+            same = (drawn.argmin(axis=1) == most) & (drawn.argmax(axis=1) == least)
+            high, low = int(compared[most]), int(compared[least])
             if same.mean() < _STABLE:
                 warning = (
                     f"the most and the least used modality are the same in only "

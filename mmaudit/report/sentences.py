@@ -9,7 +9,7 @@ from mmaudit.report.labels import complete, shorten
 from mmaudit.report.numbers import NO_RESPONSE, with_interval
 from mmaudit.report.schema import Estimate, Record
 
-__all__ = ["find", "masks_text", "standout"]
+__all__ = ["absent_modalities", "find", "masks_text", "standout"]
 
 _MOST = 3
 
@@ -31,13 +31,21 @@ def masks_text(record: Record) -> str:
     return ", ".join(f"{name}: {mask}" for name, mask in masks.items())
 
 
+def absent_modalities(record: Record) -> list[str]:
+    """Modalities that no audited sample has; none where there are no samples at all."""
+    if record.data.samples == 0:
+        return []
+    return [name for name in record.modalities if record.data.present.get(name) == 0]
+
+
 def standout(record: Record) -> list[str]:
     """Say what stands out.
 
     Returns:
         At most three sentences, the most telling first: the largest contribution, the modality that costs least once the
-        others are there, the one that helps when masked, responses that are nothing, the strongest interaction. Empty
-        where the record has no numbers to support any.
+        others are there, the one that helps when masked, responses that are nothing, the strongest interaction. Modalities
+        that no audited sample has are in none of these; the last sentence, always among the three, names them. Empty where
+        the record has no numbers to support any.
     """
     sentences = [
         text
@@ -49,12 +57,28 @@ def standout(record: Record) -> list[str]:
         )
         if text
     ]
-    return sentences[:_MOST]
+    absent = _absent(record)
+    return [*sentences[: _MOST - len(absent)], *absent]
+
+
+def _present(record: Record) -> list[str]:
+    absent = absent_modalities(record)
+    return [name for name in record.modalities if name not in absent]
+
+
+def _absent(record: Record) -> list[str]:
+    """At most one sentence."""
+    absent = absent_modalities(record)
+    if not absent:
+        return []
+    them = "it" if len(absent) == 1 else "them"
+    names = " or ".join(map(_said, absent))
+    return [f"No audited sample has {names}: nothing can be said about {them}."]
 
 
 def _largest(record: Record) -> str | None:
     """The contributions, largest first, as far as they are apart."""
-    found = [(name, find(record, "contributions", modality=name)) for name in record.modalities]
+    found = [(name, find(record, "contributions", modality=name)) for name in _present(record)]
     known = [(name, e) for name, e in found if e is not None and e.value is not None]
     if not known:
         return None
@@ -76,17 +100,15 @@ def _largest(record: Record) -> str | None:
 
 def _spare(record: Record) -> str | None:
     """The modality whose masking costs least once all others are there."""
-    if len(record.modalities) < 2:
+    present = _present(record)
+    if len(present) < 2:
         return None
-    found = [
-        (name, find(record, "utilization", modality=name, given="rest"))
-        for name in record.modalities
-    ]
+    found = [(name, find(record, "utilization", modality=name, given="rest")) for name in present]
     known = [(name, e) for name, e in found if e is not None and e.value is not None]
     if not known:
         return None
     name, least = min(known, key=lambda pair: pair[1].value or 0.0)
-    rest = [other for other in record.modalities if other != name]
+    rest = [other for other in present if other != name]
     there = f"{_said(rest[0])} is there" if len(rest) == 1 else "all others are there"
     if least.high is not None and least.high < 0:
         gain = _opposite(least)
@@ -96,7 +118,7 @@ def _spare(record: Record) -> str | None:
 
 def _silent(record: Record) -> str | None:
     silent = []
-    for name in record.modalities:
+    for name in _present(record):
         estimate = find(record, "responses", modality=name)
         if estimate is not None and NO_RESPONSE in (estimate.undefined or ""):
             silent.append(name)

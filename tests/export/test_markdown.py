@@ -34,3 +34,10 @@ def test_an_empty_report_says_why():
     text = to_markdown(empty_report())
     assert "no sample has a target" in text
     assert "What stands out" not in text
+
+
+def test_a_modality_that_no_sample_has_is_said_once():
+    text = to_markdown(make_report(("audio", "image", "text"), absent=("text",)))
+    assert text.count("No audited sample has text: nothing can be said about it.") == 1
+    assert "| text | undefined | undefined | undefined |" in text
+    assert "no sample here" not in text

@@ -98,3 +98,10 @@ def test_no_color_is_heeded(monkeypatch):
 def test_names_cannot_move_the_cursor():
     report = make_report(("au\x1b[2Jdio", "im\rage\x07"), samples=60, title="a\x1b]0;title\x07b")
     assert not set("\x1b\r\x07") & set(_printed(report))
+
+
+def test_a_modality_that_no_sample_has_is_said_once():
+    text = _printed(make_report(("audio", "image", "text"), absent=("text",)), width=120)
+    assert text.count("No audited sample has text: nothing can be said about it.") == 1
+    assert re.search(r"text +undefined +undefined +undefined", text)
+    assert "no sample here" not in text

@@ -30,7 +30,7 @@ def make(mask, **options):
     spec = MaskingSpec(
         modalities={"m": {"inputs": {"x": "x", "other": "other"}, "mask": {"x": mask}}}
     )
-    batch = SimpleNamespace(data=DATA, ids=IDS, present={"m": np.ones(12, bool)})
+    batch = SimpleNamespace(dims={}, data=DATA, ids=IDS, present={"m": np.ones(12, bool)})
     reference = Reference.collect([batch], spec, donors=6)
     functions = {"own:mask": lambda values, ids, generator: values * 0 + 2}
     return build_maskers(spec, reference, seed=1, functions=functions)["m"]["x"]

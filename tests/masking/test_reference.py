@@ -24,6 +24,7 @@ def batches(size, *, order=None, present=None, x=X, y=Y):
     present = np.ones(N, dtype=bool) if present is None else present
     for rows in order.split(size):
         yield SimpleNamespace(
+            dims={},
             data={"x": x[rows], "y": y[rows]},
             ids=[f"id {i}" for i in rows.tolist()],
             present={"m": present[rows.numpy()]},
@@ -130,6 +131,7 @@ def test_the_audited_data_in_place_of_training_data_is_noted():
 def test_shapes_that_vary_have_no_mean_but_may_be_donated():
     parts = [
         SimpleNamespace(
+            dims={},
             data={"x": torch.ones(2, n), "y": Y[:2]},
             ids=[f"{n} a", f"{n} b"],
             present={"m": np.ones(2, bool)},
@@ -152,6 +154,7 @@ def test_what_cannot_be_collected():
         Reference.collect(
             [
                 SimpleNamespace(
+                    dims={},
                     data={"x": torch.ones(7, 2)}, ids=["a"], present={"m": np.ones(1, bool)}
                 )
             ],

@@ -280,3 +280,67 @@ def test_left_out_samples_are_said(tmp_path):
     for result in results.values():
         assert result.settings["left_out_not_finite"] == 1
         assert result.settings["left_out_ids"] == ["5"]
+
+
+def without_some(folder, modalities, lacking, of_class=None, n=240):
+    """A table where no sample, or none of one class, has the modalities ``lacking`` (bits)."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, n)
+    gone = np.full(n, True) if of_class is None else targets == of_class
+    present = np.where(gone, (2 ** len(modalities) - 1) & ~lacking, 2 ** len(modalities) - 1)
+    seen = np.arange(2 ** len(modalities)) & present[:, None]
+    strength = np.array([0.1, 0.5, 0.4, 0.8, 0.3, 0.7, 0.6, 0.9])
+    correct = rng.random((n, 1)) < strength[seen]
+    loglik = np.log(strength[seen] * 0.9) - 0.1 * rng.random((n, 1))
+    columns = columns_from_games(correct, loglik, targets=targets, present=present)
+    return run(write_table(folder, columns), modalities)
+
+
+NOT_HERE = "no sample here has this modality"
+
+
+def about(row, name):
+    """Whether a row is about a modality; that it is among the given ones does not count."""
+    return name in [row.labels.get(key) for key in ("modality", "first", "second")]
+
+
+@pytest.mark.parametrize(("lacking", "of_class"), [(4, None), (4, 1)])
+def test_nothing_is_measured_of_a_modality_that_no_sample_has(tmp_path, lacking, of_class):
+    results = without_some(tmp_path, AVT, lacking, of_class)
+    where = {"all", *CLASSES} if of_class is None else {CLASSES[of_class]}
+    for key in ("contributions", "interactions", "utilization", "responses"):
+        rows = [row for row in results[key].rows if about(row, "text")]
+        assert {row.labels["class"] for row in rows} == {"all", *CLASSES}
+        for row in rows:
+            if row.labels["class"] in where:
+                assert row.estimate.undefined == NOT_HERE, (key, row.labels)
+            elif key != "responses":
+                assert row.estimate.value is not None, (key, row.labels)
+    for key in ("coalitions", "contributions", "interactions", "utilization"):
+        others = [row for row in results[key].rows if not about(row, "text")]
+        assert others
+        assert all(row.estimate.value is not None for row in others), key
+
+
+def test_rates_given_an_absent_modality_are_those_without_it(tmp_path):
+    result = without_some(tmp_path, AVT, 4)["utilization"]
+    labels = {"quantity": "u", "modality": "audio", "class": "all"}
+    with_text = find(result, given="video+text", **labels)
+    assert with_text.value == find(result, given="video", **labels).value > 0
+
+
+def test_d_util_does_not_compare_an_absent_modality(tmp_path):
+    result = without_some(tmp_path, AVT, 4)["utilization"]
+    for name in ("all", *CLASSES):
+        rates = {
+            m: find(result, quantity="u", modality=m, given=given, **{"class": name}).value
+            for m, given in (("audio", "video+text"), ("video", "audio+text"))
+        }
+        spread = find(result, quantity="d_util", **{"class": name})
+        assert spread.value == pytest.approx(max(rates.values()) - min(rates.values()))
+    two = without_some(tmp_path / "two", AV, 2)["utilization"]
+    spread = find(two, quantity="d_util", **{"class": "all"})
+    assert "no sample here has video" in spread.undefined
+    one = without_some(tmp_path / "one", AVT, 6)["utilization"]
+    spread = find(one, quantity="d_util", **{"class": "all"})
+    assert "no sample here has video or text" in spread.undefined

@@ -64,12 +64,13 @@ def make_report(
     classes: Sequence[str] = tuple("0123456789"),
     samples: int = 600,
     silent: Sequence[str] = ("pose",),
+    absent: Sequence[str] = (),
     folder: Path | None = None,
     title: str = "audio-visual digits, late fusion",
     seed: int = 0,
     per_class: bool = True,
 ) -> AuditReport:
-    """A full report; with a folder, also its table of samples."""
+    """A full report; with a folder, also its table of samples. No sample has the modalities in ``absent``."""
     answers = Answers(modalities, len(classes), samples, seed)
     tables = {}
     if folder is not None:
@@ -85,12 +86,13 @@ def make_report(
         "interactions": _interactions(answers, modalities),
         "utilization": _utilization(answers, modalities, groups),
     }
+    measures = {key: _without(result, absent) for key, result in measures.items()}
     counts = tuple(int((answers.target == k).sum()) for k in range(len(classes)))
+    record = _record(modalities, classes, samples, counts, title)
+    present = record.data.present | dict.fromkeys(absent, 0)
+    data = record.data.model_copy(update={"present": present})
     return AuditReport(
-        _record(modalities, classes, samples, counts, title).model_copy(
-            update={"measures": measures, "tables": tables}
-        ),
-        folder,
+        record.model_copy(update={"measures": measures, "tables": tables, "data": data}), folder
     )
 
 
@@ -313,6 +315,18 @@ def _result(
     return MeasureResult(
         key=key, title=key.capitalize(), unit=unit, rows=tuple(rows), reference=reference
     )
+
+
+def _without(result: MeasureResult, absent: Sequence[str]) -> MeasureResult:
+    """The result where no sample has some modalities: what is about them is undefined."""
+    nothing = Estimate(undefined="no sample here has this modality")
+    rows = []
+    for row in result.rows:
+        about = [row.labels.get(key, "") for key in ("modality", "first", "second")]
+        names = {name for label in about for name in label.split(" - ")}
+        gone = not names.isdisjoint(absent)
+        rows.append(row.model_copy(update={"estimate": nothing}) if gone else row)
+    return result.model_copy(update={"rows": tuple(rows)})
 
 
 def _shapley(values: np.ndarray, M: int) -> np.ndarray:

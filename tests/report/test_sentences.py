@@ -3,7 +3,7 @@ import pytest
 from mmaudit.report.labels import coalition_name, coalition_names, complete, others, shorten
 from mmaudit.report.numbers import number, with_interval
 from mmaudit.report.schema import Estimate
-from mmaudit.report.sentences import find, masks_text, standout
+from mmaudit.report.sentences import absent_modalities, find, masks_text, standout
 from tests.report.fixtures import STRENGTHS, empty_report, make_report, undefined_rows_report
 
 
@@ -136,3 +136,29 @@ def test_an_interval_with_a_warning_is_not_told_without_it():
     small = standout(make_report(samples=30).record)
     assert all(text.endswith("(see the warning on this interval).") for text in small[:1])
     assert not any("warning" in text for text in standout(make_report(samples=600).record))
+
+
+def test_a_modality_that_no_sample_has_is_named_once_and_not_ranked():
+    said = "No audited sample has text: nothing can be said about it."
+    report = make_report(("audio", "image", "text"), absent=("text",))
+    sentences = report.summary()
+    assert len(sentences) == 3
+    assert sentences[-1] == said
+    assert not any("text" in sentence for sentence in sentences[:-1])
+    assert "audio contributes least" in sentences[0]
+    assert "once image is there" in sentences[1]
+    assert absent_modalities(report.record) == ["text"]
+    # In records that measured it as a certain zero it is not ranked either.
+    zero = Estimate(value=0.0, low=0.0, high=0.0, n=600)
+    for labels in ({"modality": "text"}, {"modality": "text", "given": "audio+image"}):
+        key = "utilization" if "given" in labels else "contributions"
+        assert standout(_with(report, key, labels, zero)) == sentences
+
+
+def test_what_is_left_when_modalities_are_absent():
+    first, last = make_report(absent=("audio",)).summary()
+    assert first.startswith("image contributes ")
+    assert last == "No audited sample has audio: nothing can be said about it."
+    assert make_report(absent=("audio", "image")).summary() == [
+        "No audited sample has audio or image: nothing can be said about them."
+    ]
