@@ -183,3 +183,11 @@ def test_size_does_not_grow_without_bound(tmp_path):
 def test_it_is_written_by_the_report(tmp_path):
     report = make_report(samples=60)
     assert report.html(tmp_path / "new" / "report.html").read_text("utf-8") == to_html(report)
+
+
+def test_a_modality_that_no_sample_has_is_said_once():
+    report = make_report(("audio", "image", "text"), absent=("text",))
+    text = " ".join(" ".join(_Page(to_html(report)).text).split())
+    assert text.count("No audited sample has text: nothing can be said about it.") == 1
+    assert "text contributes" not in text
+    assert "text least" not in text
