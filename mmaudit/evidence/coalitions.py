@@ -12,7 +12,7 @@ evaluator steps down (packed, unpacked, full passes) where they differ, where ca
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
@@ -200,16 +200,26 @@ class CoalitionEvaluator:
             MismatchError: If a spot check fails after the first batch; the method has been stepped down.
         """
         with torch.set_grad_enabled(self.differentiable):
-            outputs = self._with_less_memory(batch)
+            outputs = self._with_less_memory(batch, self._attempt)
             if self.method != "full passes":
                 outputs = self._checked(batch, outputs)
         self._batches += 1
         return outputs
 
-    def _with_less_memory(self, batch: MaskedBatch) -> list[Tensor]:
+    def plain(self, batch: MaskedBatch) -> Tensor:
+        """Output with everything present; no part of the evidence."""
+        with torch.no_grad():
+            whole = self._with_less_memory(batch, lambda part: [self._pass(part, self.grand)])
+        self.take_cost()
+        return whole[0]
+
+    def _with_less_memory(
+        self, batch: MaskedBatch, attempt: Callable[[MaskedBatch], list[Tensor]]
+    ) -> list[Tensor]:
+        """Evaluate a batch; where memory runs out, with fewer packed rows, then in halves."""
         while True:
             try:
-                return self._attempt(batch)
+                return attempt(batch)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -233,7 +243,7 @@ class CoalitionEvaluator:
             self._note(f"out of memory: batches of {batch.n} are evaluated in halves")
             rows = torch.arange(batch.n)
             halves = [
-                self._with_less_memory(batch.rows(half))
+                self._with_less_memory(batch.rows(half), attempt)
                 for half in (rows[: batch.n // 2], rows[batch.n // 2 :])
             ]
             return [torch.cat(pair) for pair in zip(*halves, strict=True)]
@@ -499,7 +509,7 @@ class CoalitionEvaluator:
             self._real_inputs = True
         else:
             self._step_down(reason)
-        outputs = self._with_less_memory(batch)
+        outputs = self._with_less_memory(batch, self._attempt)
         return outputs if self.method == "full passes" else self._checked(batch, outputs)
 
     def _due(self, batch: MaskedBatch) -> bool:

@@ -175,13 +175,11 @@ def plain_accuracy(collector: Collector) -> tuple[float, int]:
         Accuracy in [0, 1] and the number of samples.
     """
     hits = total = 0
-    grand = collector.evaluator.grand
     for batch in collector.source.batches():
         if batch.targets is None:
             raise DataError("the audit needs labels: name their path under 'target'.")
-        with described(batch), torch.no_grad():
-            output = collector.evaluator.caller(collector.prepare(batch).coalition(grand))
-            scores = collector.value.scores(output)
+        with described(batch):
+            scores = collector.value.scores(collector.evaluator.plain(collector.prepare(batch)))
         hits += int((scores.argmax(-1).numpy() == batch.targets).sum())
         total += batch.n
         if collector.progress is not None:

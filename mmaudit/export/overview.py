@@ -5,6 +5,7 @@ What was audited, how it was done and whether that can be trusted, the plain sco
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import NamedTuple
 
 from mmaudit.report import AuditReport
@@ -61,7 +62,12 @@ def make_overview(report: AuditReport) -> Overview:
 
 def _steps(report: AuditReport) -> list[tuple[str, tuple[str, ...]]]:
     record, structure = report.record, report.subject.structure
-    files = [shorten(f.path, 60) for f in report.subject.files if f.role.startswith("checkpoint")]
+    # Where a file lies is in the provenance; here its name says which it is.
+    files = [
+        shorten(PurePath(f.path).name, 60)
+        for f in report.subject.files
+        if f.role.startswith("checkpoint")
+    ]
     classes = f"{len(report.classes)} classes" if report.classes else "classes unknown"
     many = len(report.modalities)
     loaded = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")

@@ -155,7 +155,9 @@ def test_what_cannot_be_collected():
             [
                 SimpleNamespace(
                     dims={},
-                    data={"x": torch.ones(7, 2)}, ids=["a"], present={"m": np.ones(1, bool)}
+                    data={"x": torch.ones(7, 2)},
+                    ids=["a"],
+                    present={"m": np.ones(1, bool)},
                 )
             ],
             spec({"x": "mean"}),
