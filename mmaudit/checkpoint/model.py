@@ -73,7 +73,10 @@ def seeded(seed: int) -> Iterator[None]:
     with preserved_rng():
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        # Not torch.manual_seed: where CUDA is asleep that formats the whole call stack, every time.
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
         yield
 
 

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from mmaudit.checkpoint.model import intercepted, version_of
 from mmaudit.masking.paths import tensor_paths
 
-__all__ = ["Call", "CallKey", "Trace", "output_tensors", "trace"]
+__all__ = ["Call", "CallKey", "EncoderCall", "Trace", "output_tensors", "trace"]
 
 CallKey = tuple[str, int]
 """Module name and running number of the call among the calls of this module in one forward."""
@@ -38,6 +38,21 @@ _READS = {
     "__index__",
     "__complex__",
 }
+
+
+@dataclass(frozen=True)
+class EncoderCall:
+    """A module call that depends on one modality and can be stood in for."""
+
+    key: CallKey
+    modality: int
+    context: tuple[str, ...] = ()
+    """Paths of unmasked inputs (lengths, attention masks, ...) that the call depends on as well."""
+    dims: tuple[int | None, ...] = ()
+    """Sample dimension of each returned tensor; ``None`` where none was found."""
+    live: tuple[bool, ...] = ()
+    """Whether the value of each returned tensor reaches the output other than through another encoder call."""
+    packable: bool = True
 
 
 @dataclass

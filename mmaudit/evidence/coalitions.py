@@ -23,6 +23,7 @@ from torch import Tensor
 from mmaudit.checkpoint.model import left_as_it_came, model_device, seeded, unwrapped
 from mmaudit.checkpoint.structure import EncoderCall, Structure, find_structure, mask_functions
 from mmaudit.checkpoint.tracing import CallKey
+from mmaudit.evidence.checking import SpotChecks, distance
 from mmaudit.evidence.cost import Cost
 from mmaudit.evidence.masked_rows import MaskedRows
 from mmaudit.evidence.stand_in import CallsDifferError, Recorded, recorded, replaced, with_tensors
@@ -39,7 +40,6 @@ Method = Literal["packed", "unpacked", "full passes"]
 
 _STEP_DOWN: dict[str, Method] = {"packed": "unpacked", "unpacked": "full passes"}
 _PACKED_ROWS = 1024
-_SHAPES_CHECKED = 16
 _PACKED_BYTES = 2**27
 _CACHED_BYTES = 2**20
 """Encoder outputs in one packed pass on a CPU where they are sequences or maps: larger ones fall out of the cache. A fusion
@@ -157,8 +157,7 @@ class CoalitionEvaluator:
         self._device = model_device(model)
         self._batches = 0
         self._checking = False
-        self._shapes: set[object] = set()
-        self._chance = np.random.default_rng(seed)
+        self._checks = SpotChecks(self.grand, seed)
 
     def take_cost(self) -> Cost:
         """What was spent since this was last asked."""
@@ -494,10 +493,11 @@ class CoalitionEvaluator:
     def _checked(self, batch: MaskedBatch, outputs: list[Tensor]) -> list[Tensor]:
         """The outputs, once a comparison with brute force has not found fault with them."""
         first = self._batches == 0
-        if not first and not self._due(batch):
+        due = self._checks.due(batch)
+        if not first and not due:
             return outputs
-        self._due(batch)
-        difference = self._difference(batch, outputs, self._coalitions_to_check(first))
+        coalitions = self._checks.coalitions(first=first, whole=self.method == "unpacked")
+        difference = self._difference(batch, outputs, coalitions)
         if difference is None:
             return outputs
         reason = f"outputs differ from brute force by {difference:.2g}"
@@ -512,35 +512,11 @@ class CoalitionEvaluator:
         outputs = self._with_less_memory(batch, self._attempt)
         return outputs if self.method == "full passes" else self._checked(batch, outputs)
 
-    def _due(self, batch: MaskedBatch) -> bool:
-        """Whether a batch is to be checked: one in sixteen, and the first ones of every new shape."""
-        shapes = tuple(
-            (path, tuple(tensor.shape)) for path, tensor in tensor_paths(batch.whole).items()
-        )
-        new = len(self._shapes) < _SHAPES_CHECKED and shapes not in self._shapes
-        if new:
-            self._shapes.add(shapes)
-        return new or self._chance.random() <= 1 / 16
-
-    def _coalitions_to_check(self, first: bool) -> list[int]:
-        if not first:
-            return [int(self._chance.integers(self.grand))]
-        most = 4 if self.method == "unpacked" else 16
-        if self.grand <= most:
-            return list(range(self.grand))
-        return sorted({0, *self._chance.choice(self.grand, size=most - 1, replace=False).tolist()})
-
     def _difference(
         self, batch: MaskedBatch, outputs: list[Tensor], coalitions: list[int]
     ) -> float | None:
         """Largest difference from brute force if it is too large, else ``None``."""
-        rows = None
-        part = batch
-        if self.method == "packed" and batch.n > 2:
-            for path in batch.masked_paths:
-                batch.masked(path)  # drawn for the whole batch, so that the part has the same
-            rows = torch.as_tensor(np.sort(self._chance.choice(batch.n, size=2, replace=False)))
-            part = batch.rows(rows)
+        part, rows = self._checks.part(batch) if self.method == "packed" else (batch, None)
         worst: float | None = None
         self._checking = True
         try:
@@ -550,7 +526,7 @@ class CoalitionEvaluator:
                     found = outputs[index].detach()
                     if rows is not None:
                         found = found.index_select(0, rows.to(found.device))
-                    far, allowed = _distance(found, expected, self.precision)
+                    far, allowed = distance(found, expected, self.precision)
                     cost = self.cost
                     cost.verified_rows += part.n
                     if np.isfinite(far):
@@ -560,23 +536,6 @@ class CoalitionEvaluator:
         finally:
             self._checking = False
         return worst
-
-
-def _distance(
-    found: Tensor, expected: Tensor, precision: torch.dtype | None
-) -> tuple[float, float]:
-    """Largest absolute difference, and what rounding at the outputs' precision allows."""
-    if found.shape != expected.shape:
-        return float("inf"), 0.0
-    dtype = precision or (expected.dtype if expected.is_floating_point() else torch.float32)
-    allowed = 1e-5 if torch.finfo(dtype).eps < 1e-5 else 4 * torch.finfo(dtype).eps
-    a, b = found.double(), expected.double()
-    if not bool((torch.isfinite(a) == torch.isfinite(b)).all()):
-        return float("inf"), allowed
-    finite = torch.isfinite(b)
-    if not bool(finite.any()):
-        return 0.0, allowed
-    return float((a - b)[finite].abs().max()), allowed * max(1.0, float(b[finite].abs().max()))
 
 
 def _blank(like: Tensor, dim: int, rows: int) -> Tensor:
