@@ -45,7 +45,7 @@ __all__ = ["EncoderCall", "Structure", "find_structure", "inspect_structure", "m
 
 _ROWS = 2
 """Samples that a structure is found on; enough to see which dimension runs over them."""
-_MORE_ROWS = 4
+_MORE_ROWS = 6
 """Samples that are looked at for whether they influence each other, and for modules that only some of them call."""
 
 
@@ -148,10 +148,12 @@ class _Finder:
         self.spec = self.batch.spec
         self.M = len(self.spec.names)
         self.unknown: list[str] = []
+        self.called: set[str] = set()
         small, interact, stochastic = self._few_rows()
         with seeded(0):
             base = self._observe(small, small.whole)
-        self.sometimes = self._called_elsewhere(base) if interact is None else set()
+        # Called for other samples than the few looked at, such as experts behind a router.
+        self.sometimes = self.called - {name for name, _ in base.order}
         structure = Structure(StructureRecord(stochastic=stochastic), rows_matter=interact)
         if stochastic:
             self.unknown.append(
@@ -191,13 +193,17 @@ class _Finder:
             reason = f"samples cannot be told apart: {_short(error)}"
             return batch, reason, self._two_runs_differ(batch)
         try:
-            whole = self._output(more)
+            with seeded(0):
+                seen = self._observe(more, more.whole)
+            whole = seen.output
         except MMAuditError:
             raise
         except Exception:
             return batch, "the model does not run on part of a batch", self._two_runs_differ(batch)
-        if self._two_runs_differ(more):
+        # Asked twice: a first run may normalise a weight in place and differ from all that follow.
+        if not _same(whole, self._output(more, 1)) and self._two_runs_differ(more):
             return small, None, True
+        self.called = {name for name, _ in seen.order}
         for rows in (torch.tensor([2, 0]), torch.tensor([1]), torch.tensor([3])):
             try:
                 part = self._output(more.rows(rows))
@@ -217,15 +223,6 @@ class _Finder:
 
     def _two_runs_differ(self, batch: MaskedBatch) -> bool:
         return not _same(self._output(batch, 0), self._output(batch, 1))
-
-    def _called_elsewhere(self, base: _Observation) -> set[str]:
-        """Modules that are called for other samples than the few looked at, such as experts behind a router."""
-        if self.batch.n <= _ROWS:
-            return set()
-        more = self.batch.rows(torch.arange(_ROWS, min(self.batch.n, _ROWS + _MORE_ROWS)))
-        with seeded(0):
-            seen = self._observe(more, more.whole)
-        return {name for name, _ in seen.order} - {name for name, _ in base.order}
 
     def _observe(self, batch: MaskedBatch, data: Any) -> _Observation:
         """Run a forward and keep what every call returned."""

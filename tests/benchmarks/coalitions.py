@@ -115,7 +115,7 @@ def sequence_spec(modalities: int) -> dict[str, Any]:
 
 def cases(quick: bool) -> list[Case]:
     rows = []
-    for M, pixels, batches in ((2, 112, 12), (4, 112, 12), (8, 112, 12)):
+    for M, pixels, batches in ((2, 112, 24), (4, 112, 16), (8, 112, 12)):
         if quick:
             pixels, batches = 32, 4
         late = {"linear head": 0, "512-unit head": 512}
