@@ -17,6 +17,7 @@ from mmaudit.checkpoint.subject import Subject, open_subject
 from mmaudit.evidence.coalitions import CoalitionEvaluator
 from mmaudit.evidence.collecting import Collector, Progress, described, plain_accuracy
 from mmaudit.evidence.data import open_source
+from mmaudit.evidence.heap import kept_heap
 from mmaudit.evidence.masks import gather_masks
 from mmaudit.evidence.processes import Processes
 from mmaudit.evidence.scoring import value_function
@@ -108,6 +109,7 @@ def audit(
         ) as work,
         _on_device(subject, processes.device),
         left_as_it_came(subject.model),
+        kept_heap(),
         torch.no_grad(),
     ):
         masks = gather_masks(subject, source, seed=seed, timeout=timeout)
