@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmaudit.checkpoint.model import left_as_it_came, model_device, seeded, unwrapped
 from mmaudit.checkpoint.structure import EncoderCall, Structure, find_structure, mask_functions
@@ -26,6 +26,7 @@ from mmaudit.checkpoint.tracing import CallKey
 from mmaudit.evidence.checking import SpotChecks, distance
 from mmaudit.evidence.cost import Cost
 from mmaudit.evidence.masked_rows import MaskedRows
+from mmaudit.evidence.packing import coalitions_at_once, packed_inputs, packed_outputs
 from mmaudit.evidence.stand_in import CallsDifferError, Recorded, recorded, replaced, with_tensors
 from mmaudit.exceptions import MMAuditError, ModelError
 from mmaudit.masking.calling import Caller
@@ -40,11 +41,6 @@ Method = Literal["packed", "unpacked", "full passes"]
 
 _STEP_DOWN: dict[str, Method] = {"packed": "unpacked", "unpacked": "full passes"}
 _PACKED_ROWS = 1024
-_PACKED_BYTES = 2**27
-_CACHED_BYTES = 2**20
-"""Encoder outputs in one packed pass on a CPU where they are sequences or maps: larger ones fall out of the cache. A fusion
-transformer over 64 tokens took twice as long per row with three coalitions of 64 samples packed as with one. Vectors are packed
-as far as rows allow: a head's weights are then read once for many coalitions."""
 
 
 class MismatchError(MMAuditError, RuntimeError):
@@ -115,6 +111,8 @@ class CoalitionEvaluator:
         optimize: ``False`` for full passes.
         reason: Why not, for the record.
         precision: Autocast dtype, ``None`` for the model's own.
+        training: For steps of a training: the model changes between batches, so that nothing is remembered, and outputs are not
+            compared with brute force (:meth:`evaluate` of an evaluator without it does that).
         seed: Of spot checks, and of every pass of a model that is stochastic or not looked into.
 
     Attributes:
@@ -134,8 +132,10 @@ class CoalitionEvaluator:
         optimize: bool = True,
         reason: str = "switched off",
         precision: torch.dtype | None = None,
+        training: bool = False,
         seed: int = 0,
     ) -> None:
+        self.training = training
         self.model, self.spec, self.caller = model, spec, Caller(model, spec)
         self.structure = structure
         self.differentiable, self.precision, self.seed = differentiable, precision, seed
@@ -157,6 +157,8 @@ class CoalitionEvaluator:
         self._device = model_device(model)
         self._batches = 0
         self._checking = False
+        self._apart: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._aside = False
         self._checks = SpotChecks(self.grand, seed)
 
     def take_cost(self) -> Cost:
@@ -204,6 +206,50 @@ class CoalitionEvaluator:
                 outputs = self._checked(batch, outputs)
         self._batches += 1
         return outputs
+
+    def try_out(self, batch: MaskedBatch) -> None:
+        """Evaluate one batch as an audit does, compared with brute force, so that a training starts with a method that is right."""
+        training, self.training = self.training, False
+        try:
+            with left_as_it_came(self.model):
+                self.evaluate(batch)
+        finally:
+            self.training = training
+            self._masked_rows.clear()
+            self.take_cost()
+
+    def training_step(self, batch: MaskedBatch) -> list[Tensor]:
+        """Outputs of all coalitions but the empty one, within a step of a training.
+
+        Everything present: one pass as the model trains, with its graph (batch statistics are updated here only). The others: in
+        evaluation mode, with a graph if ``differentiable``; encoders keep what they returned in the first pass wherever their
+        modality is present. Every module has its own train flag afterwards, and the random stream of the training is as the
+        first pass left it.
+
+        Returns:
+            Outputs in the order of the coalition axis without its first place, ``2**M - 1`` of them.
+        """
+        assert self.training
+        self._apart = self._evaluation_mode
+        try:
+            return self._attempt(batch)[1:]
+        finally:
+            self._apart = nullcontext
+
+    @contextmanager
+    def _evaluation_mode(self) -> Iterator[None]:
+        modules = self.model.modules() if isinstance(self.model, nn.Module) else ()
+        flags = [module for module in modules if module.training]
+        try:
+            for module in flags:
+                module.training = False
+            self._aside = True
+            with torch.set_grad_enabled(self.differentiable):
+                yield
+        finally:
+            self._aside = False
+            for module in flags:
+                module.training = True
 
     def plain(self, batch: MaskedBatch) -> Tensor:
         """Output with everything present; no part of the evidence."""
@@ -282,60 +328,73 @@ class CoalitionEvaluator:
 
     def _full(self, batch: MaskedBatch) -> list[Tensor]:
         """Every coalition a pass of its own; an empty coalition that is the same for all samples is evaluated on one."""
+        # Everything present comes first: in a training it moves the batch statistics that the others then use.
+        grand = self._pass(batch, self.grand)
         outputs = []
-        for index in range(2**self.M):
-            if index == 0 and self.optimize and self._constant_when_empty(batch):
-                self._masked_rows.begin(batch, leaf_values(self.caller.arguments(batch.whole)))
-                one = self._masked_rows.empty_output(batch)
-                if one is None:
-                    one = self._pass(batch.rows(torch.zeros(1, dtype=torch.long)), 0)
-                    self._masked_rows.keep_empty(batch, one)
-                outputs.append(one.expand(batch.n, *one.shape[1:]))
-            else:
-                outputs.append(self._pass(batch, index))
-        return outputs
+        with self._apart():
+            for index in range(self.grand):
+                if index == 0 and self.training:
+                    outputs.append(grand)  # not asked for; see training_step
+                elif index == 0 and self.optimize and self._constant_when_empty(batch):
+                    outputs.append(self._empty(batch))
+                else:
+                    outputs.append(self._pass(batch, index))
+        return [*outputs, grand]
+
+    def _empty(self, batch: MaskedBatch) -> Tensor:
+        self._masked_rows.begin(batch, leaf_values(self.caller.arguments(batch.whole)))
+        one = self._masked_rows.empty_output(batch)
+        if one is None:
+            one = self._pass(batch.rows(torch.zeros(1, dtype=torch.long)), 0)
+            self._masked_rows.keep_empty(batch, one)
+        return one.expand(batch.n, *one.shape[1:])
 
     def _unpacked(self, batch: MaskedBatch) -> list[Tensor]:
         """Encoders twice, present and masked; the rest once per coalition, with the batch left whole."""
         grand, present = self._recorded_pass(batch, self.grand)
-        empty, absent = self._recorded_pass(batch, 0)
-        outputs = [empty]
-        fresh = self.structure is not None and self.structure.mutates_outputs
-        for index in range(1, self.grand):
-            values = {}
-            for call in self.calls:
-                side = present if index >> call.modality & 1 else absent
-                value = side.values[call.key]
-                values[call.key] = (
-                    with_tensors(value, [t.clone() for t in side.tensors[call.key]])
-                    if fresh
-                    else value
-                )
-            outputs.append(self._replay(batch.coalition(index), values, batch.n))
-        return [*outputs, grand] if self.M else [grand]
+        with self._apart():
+            empty, absent = self._recorded_pass(batch, 0)
+            outputs = [empty]
+            fresh = self.structure is not None and self.structure.mutates_outputs
+            for index in range(1, self.grand):
+                values = {}
+                for call in self.calls:
+                    side = present if index >> call.modality & 1 else absent
+                    value = side.values[call.key]
+                    values[call.key] = (
+                        with_tensors(value, [t.clone() for t in side.tensors[call.key]])
+                        if fresh
+                        else value
+                    )
+                outputs.append(self._replay(batch.coalition(index), values, batch.n))
+        return [*outputs, grand]
 
     def _packed(self, batch: MaskedBatch) -> list[Tensor]:
         """Encoders once, distinct masked inputs once, the rest on many coalitions at a time."""
+        assert self.structure is not None
         grand, present = self._recorded_pass(batch, self.grand)
-        absent, empty = self._absent(batch)
         outputs: list[Tensor | None] = [None] * (2**self.M)
         outputs[self.grand] = grand
-        outputs[0] = empty if self.M else grand
-        todo = [index for index, output in enumerate(outputs) if output is None]
-        wide = any(tensor.dim() > 2 for call in self.calls for tensor in present.tensors[call.key])
-        most = _CACHED_BYTES if wide and grand.device.type == "cpu" else _PACKED_BYTES
-        step = max(1, min(self.packed_rows // batch.n, most // max(1, self._live_bytes(present))))
-        for at in range(0, len(todo), step):
-            chunk = todo[at : at + step]
-            values = {
-                call.key: self._packed_value(call, chunk, present, absent, batch.n)
-                for call in self.calls
-            }
-            packed = self._replay(self._packed_inputs(batch, chunk), values, len(chunk) * batch.n)
-            if len(packed) != len(chunk) * batch.n:
-                raise CallsDifferError(f"{len(packed)} rows came back for {len(chunk) * batch.n}")
-            for index, output in zip(chunk, packed.split(batch.n), strict=True):
-                outputs[index] = output
+        with self._apart():
+            absent, outputs[0] = self._absent(batch)
+            if self.training:
+                outputs[0] = grand  # not asked for; see training_step
+            todo = [index for index, output in enumerate(outputs) if output is None]
+            step = coalitions_at_once(self.calls, present, self.packed_rows // batch.n)
+            for at in range(0, len(todo), step):
+                chunk = todo[at : at + step]
+                values = {
+                    call.key: packed_outputs(call, chunk, present, absent, batch.n)
+                    for call in self.calls
+                }
+                inputs = packed_inputs(batch, chunk, self.structure, real=self._real_inputs)
+                packed = self._replay(inputs, values, len(chunk) * batch.n)
+                if len(packed) != len(chunk) * batch.n:
+                    raise CallsDifferError(
+                        f"{len(packed)} rows came back for {len(chunk) * batch.n}"
+                    )
+                for index, output in zip(chunk, packed.split(batch.n), strict=True):
+                    outputs[index] = output
         return outputs  # type: ignore[return-value]
 
     def _absent(self, batch: MaskedBatch) -> tuple[dict[CallKey, list[Tensor]], Tensor | None]:
@@ -349,7 +408,8 @@ class CoalitionEvaluator:
         if not constant or self.structure.context_read:
             empty, seen = self._recorded_pass(batch, 0)
             return seen.tensors, empty
-        rows = MaskedRows(self.calls) if self.differentiable else self._masked_rows
+        forgets = self.differentiable or self.training
+        rows = MaskedRows(self.calls) if forgets else self._masked_rows
         outside = leaf_values(self.caller.arguments(batch.whole))
         for part_rows in rows.missing(batch, outside):
             part = batch.rows(part_rows)
@@ -366,6 +426,7 @@ class CoalitionEvaluator:
         if (
             known is None
             or self.differentiable
+            or self.training
             or known.rows_matter is not None
             or known.context
             or known.context_read
@@ -377,63 +438,6 @@ class CoalitionEvaluator:
             for part in batch.maskers.values()
             for masker in part.values()
         )
-
-    def _live_bytes(self, present: Recorded) -> int:
-        """Bytes of encoder outputs that one coalition needs."""
-        return sum(
-            tensor.numel() * tensor.element_size()
-            for call in self.calls
-            for tensor, live in zip(present.tensors[call.key], call.live, strict=True)
-            if live
-        )
-
-    def _packed_value(
-        self,
-        call: EncoderCall,
-        chunk: list[int],
-        present: Recorded,
-        absent: dict[CallKey, list[Tensor]],
-        n: int,
-    ) -> Any:
-        tensors = []
-        for here, away, dim, live in zip(
-            present.tensors[call.key], absent[call.key], call.dims, call.live, strict=True
-        ):
-            if dim is None:
-                tensors.append(here)
-            elif live:
-                tensors.append(
-                    torch.cat(
-                        [here if index >> call.modality & 1 else away for index in chunk], dim
-                    )
-                )
-            else:
-                tensors.append(_blank(here, dim, len(chunk) * n))
-        return with_tensors(present.values[call.key], tensors)
-
-    def _packed_inputs(self, batch: MaskedBatch, chunk: list[int]) -> Any:
-        """The batch repeated once per coalition; inputs that only stood-in encoders read are blank and take no memory."""
-        assert self.structure is not None
-        masked, values = batch.masked_paths, {}
-        for path, tensor in tensor_paths(batch.whole).items():
-            dim = batch.dims[path]
-            if dim is None:
-                continue
-            if path not in masked:
-                if path in self.structure.context or self._real_inputs:
-                    values[path] = torch.cat([tensor] * len(chunk), dim)
-                else:
-                    values[path] = _blank(tensor, dim, len(chunk) * batch.n)
-            elif path in self.structure.live_inputs or self._real_inputs:
-                bit = self.spec.names.index(masked[path])
-                stand_in = batch.masked(path)
-                assert stand_in is not None
-                values[path] = torch.cat(
-                    [tensor if index >> bit & 1 else stand_in for index in chunk], dim
-                )
-            else:
-                values[path] = _blank(tensor, dim, len(chunk) * batch.n)
-        return with_values(batch.whole, values)
 
     # Passes.
 
@@ -466,12 +470,13 @@ class CoalitionEvaluator:
         with ExitStack() as stack:
             if self.precision is not None:
                 stack.enter_context(torch.autocast(device.type, dtype=self.precision))
-            if self.structure is None or self.structure.record.stochastic:
+            drawing = self.structure is None or self.structure.record.stochastic
+            if drawing and (not self.training or self._aside):
                 # Common random numbers: coalitions differ by their masks alone, and equal seeds give equal audits.
                 stack.enter_context(seeded(self.seed))
             start = time.perf_counter()
             yield
-        if device.type == "cuda":
+        if device.type == "cuda" and not self.training:
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - start
         cost = self.cost
@@ -536,12 +541,6 @@ class CoalitionEvaluator:
         finally:
             self._checking = False
         return worst
-
-
-def _blank(like: Tensor, dim: int, rows: int) -> Tensor:
-    """Zeros of the right shape that take no memory."""
-    shape = [rows if d == dim else size for d, size in enumerate(like.shape)]
-    return like.new_zeros(1).expand(shape)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

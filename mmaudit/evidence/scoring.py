@@ -18,7 +18,7 @@ from mmaudit.masking.spec import MaskingSpec
 from mmaudit.report.tables import LEAST_LOGLIK, NOTHING, TIE
 from mmaudit.typing import FloatArray
 
-__all__ = ["Classification", "ValueFunction", "value_function"]
+__all__ = ["Classification", "ValueFunction", "class_scores", "value_function"]
 
 
 class ValueFunction(Protocol):
@@ -63,27 +63,11 @@ class Classification:
         Raises:
             ModelError: If the outputs are not what the spec says they are.
         """
-        values = output.detach().double().cpu()
-        single = values[:, 0] if values.dim() == 2 and values.shape[1] == 1 else values
-        if self.kind == "one_logit":
-            if single.dim() != 1:
-                raise ModelError(
-                    f"outputs have shape {tuple(output.shape)}; 'one_logit' expects (n,) or (n, 1)."
-                )
-            if len(single) > 1 and bool(((single > 0) & (single < 1)).all()):
+        values = _by_class(output.detach().double().cpu(), self.kind)
+        if self.kind == "one_logit" and len(values) > 1:
+            single = values[:, 1]
+            if bool(((single > 0) & (single < 1)).all()):
                 self.warning = "All outputs lie between 0 and 1: they look like probabilities, the spec says one_logit (a probability per sample is outputs.kind probabilities)."
-            values = torch.stack([torch.zeros_like(single), single], 1)
-        elif self.kind == "probabilities" and single.dim() == 1:
-            values = torch.stack([1 - single, single], 1)
-        if values.dim() != 2 or values.shape[1] < 2:
-            hint = (
-                " (one number per sample: outputs.kind one_logit, or probabilities after a sigmoid?)"
-                if values.dim() == 1 or values.shape[-1] == 1
-                else ""
-            )
-            raise ModelError(
-                f"outputs have shape {tuple(output.shape)}; classification expects (n, K) with K >= 2{hint}."
-            )
         if self.binary and values.shape[1] != 2:
             raise ModelError(f"task 'binary' expects 2 classes, the model gives {values.shape[1]}.")
         if self.classes is not None and values.shape[1] != self.classes:
@@ -101,7 +85,7 @@ class Classification:
                 raise ModelError(
                     "outputs.kind is 'probabilities', but the rows do not sum to 1: are they logits?"
                 )
-            return values.clamp(min=torch.finfo(torch.float32).tiny).log()
+            return _log(values)
         if (
             self.kind == "log_probabilities"
             and len(known)
@@ -174,6 +158,49 @@ class Classification:
                 size = (phi - phi.mean(-1, keepdim=True)).abs().amax(-1)
                 columns["response_size"] = size.where(size > NOTHING * scale.squeeze(-1), 0.0).T
         return {name: value.numpy() for name, value in columns.items()}
+
+
+def class_scores(output: Tensor, kind: str) -> Tensor:
+    """Class scores that gradients flow through.
+
+    Args:
+        output: As :meth:`Classification.scores` takes it.
+        kind: What the outputs are.
+
+    Returns:
+        Float32 or wider, ``(n, K)``, in logit space, on the device of the output.
+
+    Raises:
+        ModelError: If the shape is not what the kind says.
+    """
+    values = _by_class(output if output.dtype is torch.float64 else output.float(), kind)
+    return _log(values) if kind == "probabilities" else values
+
+
+def _by_class(values: Tensor, kind: str) -> Tensor:
+    """One column per class, also where the model gives one number per sample."""
+    shape = tuple(values.shape)
+    single = values[:, 0] if values.dim() == 2 and values.shape[1] == 1 else values
+    if kind == "one_logit":
+        if single.dim() != 1:
+            raise ModelError(f"outputs have shape {shape}; 'one_logit' expects (n,) or (n, 1).")
+        return torch.stack([torch.zeros_like(single), single], 1)
+    if kind == "probabilities" and single.dim() == 1:
+        return torch.stack([1 - single, single], 1)
+    if values.dim() != 2 or values.shape[1] < 2:
+        hint = (
+            " (one number per sample: outputs.kind one_logit, or probabilities after a sigmoid?)"
+            if values.dim() == 1 or values.shape[-1] == 1
+            else ""
+        )
+        raise ModelError(
+            f"outputs have shape {shape}; classification expects (n, K) with K >= 2{hint}."
+        )
+    return values
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
 def value_function(spec: MaskingSpec, classes: Sequence[str] | None = None) -> ValueFunction:

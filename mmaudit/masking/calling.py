@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmaudit.exceptions import DataError, ModelError
 from mmaudit.masking.paths import find_value, get_value, tensor_paths, with_values
-from mmaudit.masking.spec import MaskingSpec
+from mmaudit.masking.spec import CallSpec, MaskingSpec
 
 __all__ = ["Caller"]
 
@@ -53,6 +53,15 @@ class Caller:
         """Paths of the batch that reach the model; ``batch`` alone where it gets the whole of it."""
         args, kwargs = self._plan(batch)
         return (*args, *kwargs.values())
+
+    def call_spec(self, batch: Any) -> CallSpec:
+        """How the model is called with batches such as this one, written out.
+
+        Raises:
+            ModelError: If the spec has to say it.
+        """
+        args, kwargs = self._plan(batch)
+        return CallSpec(args=args, kwargs=kwargs)
 
     def arguments(self, batch: Any) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments for one batch."""

@@ -3,28 +3,30 @@
 It trains a model on one device or many (accelerate), measures clean losses after every epoch (both splits, evaluation mode,
 every sample once), selects the model on validation data only and leaves a state behind from which a killed run goes on to
 the same weights. What varies comes in as functions: ``forward`` calls the model on a batch, ``loss`` and the scores give
-one value per sample, so that means stay exact for any batch size, accumulation and number of processes.
+one value per sample, so that means stay exact for any batch size, accumulation and number of processes. What a remedy
+changes comes in as ``hooks``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, send_to_device
+from accelerate.utils import DistributedDataParallelKwargs, broadcast, send_to_device
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 
 from mmaudit.exceptions import CheckpointError, DataError, ModelError, SpecError
-from mmaudit.training.order import epoch_batches, shard_batches, steps_per_epoch
+from mmaudit.training.hooks import Hooks, Micro
+from mmaudit.training.order import MicroBatch, epoch_batches, shard_batches, steps_per_epoch
 from mmaudit.training.recipe import Recipe, build_optimizer, learning_rate_factor
 from mmaudit.training.recorder import Recorder, Split
 from mmaudit.training.state import Standing, load_state, save_state, save_weights, write_atomically
@@ -75,6 +77,7 @@ class TrainingResult:
         steps: Optimiser steps taken.
         best_epoch: Epoch the selected model comes from.
         best_value: Its monitored validation value.
+        model: What was trained, holding the selected weights; the model itself unless the hooks trained another around it.
     """
 
     weights: Path
@@ -83,6 +86,7 @@ class TrainingResult:
     steps: int
     best_epoch: int
     best_value: float
+    model: nn.Module = field(repr=False)
 
 
 def train(
@@ -96,6 +100,9 @@ def train(
     out: Path,
     scores: Mapping[str, PerSample] | None = None,
     collate: Callable[[list[Any]], Any] | None = None,
+    place: Callable[[Any, torch.device], Any] = send_to_device,
+    hooks: Hooks | None = None,
+    identity: Mapping[str, Any] | None = None,
     resume: bool = False,
     progress: Callable[[TrainingStep], None] | None = None,
     device: Literal["auto", "cpu"] = "auto",
@@ -118,6 +125,9 @@ def train(
             ``history.jsonl``; made if missing.
         scores: Further per-sample values to record, name -> function, for example accuracy.
         collate: Samples -> batch; torch's default if left out.
+        place: Puts a batch on the device.
+        hooks: What a remedy changes; left out, nothing.
+        identity: Names the remedy and its settings as JSON; a run is only resumed with the same.
         resume: Go on from ``last.safetensors`` if there is one. An interrupt (Ctrl-C, kill) at any moment leaves the state of
             the last finished epoch, and the resumed run takes the same steps as an uninterrupted one.
         progress: Called on the main process after every step and every epoch.
@@ -143,6 +153,7 @@ def train(
         home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         if not any(module.training for module in model.modules()):
             model.train()
+        run: _Run | None = None
         try:
             run = _Run(
                 model=model,
@@ -156,13 +167,37 @@ def train(
                     "num_workers": workers,
                     "multiprocessing_context": "spawn" if workers else None,
                 },
+                place=place,
+                hooks=hooks or Hooks(),
+                identity=dict(identity or {}),
                 progress=progress or (lambda step: None),
-                accelerator=Accelerator(cpu=device == "cpu", mixed_precision="no"),
+                accelerator=Accelerator(
+                    cpu=device == "cpu",
+                    mixed_precision="no",
+                    # A method may leave out parameters in some of its losses; the joint one may in a user's model, too.
+                    kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+                ),
             )
             return run.execute(resume=resume)
         finally:
-            model.zero_grad(set_to_none=True)
+            trained = run.model if run is not None else model
+            trained.zero_grad(set_to_none=True)
+            trained.to(home)
             model.to(home)
+
+
+class _Loss(nn.Module):
+    """What one backward goes through, as one module: gradients are shared between processes around its forward."""
+
+    def __init__(self, run: _Run) -> None:
+        super().__init__()
+        self.model = run.model
+        self._run = [run]  # in a list, because it is no submodule
+
+    def forward(self, batch: Any, micro: MicroBatch, part: int) -> Tensor:
+        """The hooks' loss on one micro-batch."""
+        run = self._run[0]
+        return run.hooks.loss(run, run.hooks.batch(run, batch, micro), micro, part)
 
 
 class _Run:
@@ -178,23 +213,32 @@ class _Run:
         forward: Forward,
         out: Path,
         loader: Mapping[str, Any],
+        place: Callable[[Any, torch.device], Any],
+        hooks: Hooks,
+        identity: dict[str, Any],
         progress: Callable[[TrainingStep], None],
         accelerator: Accelerator,
     ) -> None:
         self.model, self.recipe, self.data, self.measured = model, recipe, data, measured
         self.forward, self.out, self.loader, self.tell = forward, out, loader, progress
-        self.accelerator = accelerator
+        self.accelerator, self.place, self.hooks = accelerator, place, hooks
+        self.device, self.processes = accelerator.device, accelerator.num_processes
         self.state, self.best = out / "last.safetensors", out / "best.safetensors"
         self.samples = (_length(data["train"], "train"), _length(data["validation"], "validation"))
         self.steps = recipe.epochs * steps_per_epoch(self.samples[0], recipe.batch_size)
         model.to(accelerator.device)
-        optimizer = build_optimizer(model.parameters(), recipe)
+        seed_streams(recipe.seed, 0, 0)  # what hooks initialise is the same in every process
+        self.model = hooks.prepare(self).to(accelerator.device)
+        optimizer = build_optimizer(self.model.parameters(), recipe)
         self.scheduler = LambdaLR(
             optimizer, lambda step: learning_rate_factor(recipe, step, self.steps)
         )
-        self.wrapped = accelerator.prepare(model)
+        self.wrapped = accelerator.prepare(_Loss(self))
         self.optimizer = optimizer
-        self.done = Standing(recipe=recipe.model_dump(mode="json"), samples=self.samples)
+        self.total = torch.zeros((), device=self.device)
+        self.done = Standing(
+            recipe=recipe.model_dump(mode="json"), samples=self.samples, remedy=identity
+        )
 
     def execute(self, *, resume: bool) -> TrainingResult:
         self._start(resume)
@@ -215,6 +259,7 @@ class _Run:
             steps=self.done.step,
             best_epoch=self.done.best_epoch,
             best_value=self.done.best_value,
+            model=self.model,
         )
 
     def _start(self, resume: bool) -> None:
@@ -242,7 +287,13 @@ class _Run:
 
     def _resume(self) -> None:
         mine = self.done
-        self.done = load_state(self.state, self.model, self.optimizer, self.scheduler)
+        self.done, remedy = load_state(self.state, self.model, self.optimizer, self.scheduler)
+        if self.done.remedy != mine.remedy:
+            raise CheckpointError(
+                f"{self.state} belongs to a training with {self.done.remedy or 'no remedy'}, asked for is "
+                f"{mine.remedy or 'none'}: resume with the same, or choose another folder."
+            )
+        self.hooks.load_state(remedy)
         changed = [key for key in mine.recipe if self.done.recipe.get(key) != mine.recipe[key]]
         if changed:
             raise CheckpointError(
@@ -267,31 +318,56 @@ class _Run:
                 processes=accelerator.num_processes,
             )
         )
-        total = torch.zeros((), device=accelerator.device)
+        self.total = torch.zeros((), device=accelerator.device)
         loaded = self._load(self.data["train"], [list(micro.indices) for micro in plan])
+        micros: list[Micro] = []
         for micro, batch in zip(plan, loaded, strict=True):
-            with nullcontext() if micro.last else accelerator.no_sync(self.wrapped):
-                losses = self._values(
-                    "loss", self._outputs(self.wrapped, batch), batch, micro.indices
-                )
-                # Gradients are averaged over processes: this makes the average that of the whole step.
-                share = losses.sum() * (accelerator.num_processes / micro.total)
-                accelerator.backward(share)
-            total += share.detach()
+            micros.append((replace(micro, epoch=epoch, step=self.done.step + 1), batch))
             if micro.last:
-                if recipe.clip is not None:
-                    accelerator.clip_grad_norm_(self.wrapped.parameters(), recipe.clip)
-                self.optimizer.step()
-                self.scheduler.step()
-                self.optimizer.zero_grad(set_to_none=True)
+                self.hooks.step(self, micros)
+                micros = []
                 self.done.step += 1
                 self._tell(epoch)
         # Looked at once per epoch: reading it at every step would make the device wait.
-        if not np.isfinite(float(accelerator.reduce(total, "sum"))):
+        if not np.isfinite(float(self.reduce(self.total))):
             raise ModelError(
                 f"The training loss is not finite in epoch {epoch}: take a lower lr or set clip, and look for "
                 f"non-finite inputs. The state of epoch {epoch - 1} is kept."
             )
+
+    # What hooks use.
+
+    def joint_loss(self, batch: Any, micro: MicroBatch) -> Tensor:
+        """Loss of the model's own forward."""
+        outputs = self._outputs(self.model, batch)
+        return self.share(self._values("loss", outputs, batch, micro.indices), micro)
+
+    def share(self, losses: Tensor, micro: MicroBatch) -> Tensor:
+        """Gradients are averaged over processes: this makes the average that of the whole step."""
+        return losses.sum() * (self.processes / micro.total)
+
+    def backward(self, batch: Any, micro: MicroBatch, part: int = 0) -> None:
+        """Add the gradients of one micro-batch."""
+        with nullcontext() if micro.last else self.accelerator.no_sync(self.wrapped):
+            loss = self.wrapped(batch, micro, part)
+            self.accelerator.backward(loss)
+        self.total += loss.detach()
+
+    def update(self, *, last: bool = True) -> None:
+        """One step of the optimiser."""
+        if self.recipe.clip is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if last:
+            self.scheduler.step()
+
+    def reduce(self, tensor: Tensor) -> Tensor:
+        """Sum over processes."""
+        if self.processes == 1:
+            return tensor
+        summed: Tensor = self.accelerator.reduce(tensor, "sum")
+        return summed
 
     def _finish_epoch(self, epoch: int) -> None:
         value = self._measure_and_record(epoch)
@@ -310,7 +386,8 @@ class _Run:
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            save_state(self.state, self.model, self.optimizer, self.scheduler, self.done)
+            remedy = self.hooks.state()
+            save_state(self.state, self.model, self.optimizer, self.scheduler, self.done, remedy)
 
     def _measure_and_record(self, epoch: int) -> float:
         """Measure both splits, record and report them; returns the monitored validation value."""
@@ -326,6 +403,10 @@ class _Run:
             told |= {f"{split} {name}": value for name, value in values.items()}
             if self.accelerator.is_main_process:
                 self.recorder.record(step=self.done.step, epoch=epoch, split=split, values=values)
+        coefficients = self.hooks.coefficients()
+        if coefficients and self.accelerator.is_main_process:
+            step = self.done.step
+            self.recorder.record(step=step, epoch=epoch, split="remedy", values=coefficients)
         self._tell(epoch, told)
         return told[f"validation {self.recipe.monitor}"]
 
@@ -341,8 +422,8 @@ class _Run:
                 outputs = self._outputs(self.model, batch)
                 for i, name in enumerate(self.measured):
                     sums[i] += self._values(name, outputs, batch, indices).cpu().double().sum()
-        if self.accelerator.num_processes > 1:
-            sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum").cpu()
+        if self.processes > 1:
+            sums = self.reduce(sums.to(self.device)).cpu()
         means = dict(zip(self.measured, (sums / n).tolist(), strict=True))
         for name, value in means.items():
             if not np.isfinite(value):
@@ -374,7 +455,7 @@ class _Run:
             **self.loader,
         )
         for batch in loader:
-            yield send_to_device(batch, self.accelerator.device)
+            yield self.place(batch, self.device)
 
     def _tell(self, epoch: int, values: Mapping[str, float] | None = None) -> None:
         if self.accelerator.is_main_process:

@@ -23,13 +23,20 @@ class MicroBatch:
 
     Args:
         indices: Samples of this process, as positions in the training data.
+        places: The same samples, as positions in the batch of the whole step: what random draws are keyed by, so that they do
+            not depend on the number of processes.
         total: Samples of the whole optimiser step, over all processes and micro-batches.
         last: Whether the optimiser steps after this one.
+        epoch: Counted from 1.
+        step: Number of the optimiser step this belongs to, over all epochs, from 1.
     """
 
     indices: tuple[int, ...]
+    places: tuple[int, ...]
     total: int
     last: bool
+    epoch: int = 1
+    step: int = 1
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
@@ -73,6 +80,11 @@ def shard_batches(
                 f"A batch of {len(batch)} cannot be cut into {accumulation} micro-batches on {processes} "
                 "processes: take a larger batch_size, less accumulation or fewer processes."
             )
-        for number, micro in enumerate(np.array_split(batch, accumulation)):
-            indices = tuple(int(index) for index in micro[rank::processes])
-            yield MicroBatch(indices, len(batch), number == accumulation - 1)
+        for number, places in enumerate(np.array_split(np.arange(len(batch)), accumulation)):
+            mine = places[rank::processes]
+            yield MicroBatch(
+                tuple(batch[mine].tolist()),
+                tuple(mine.tolist()),
+                len(batch),
+                number == accumulation - 1,
+            )

@@ -18,7 +18,8 @@ from mmaudit.training.state import write_atomically
 
 __all__ = ["Recorder", "Split", "read_history"]
 
-Split: TypeAlias = Literal["train", "validation"]
+Split: TypeAlias = Literal["train", "validation", "remedy"]
+"""``remedy``: the coefficients that a remedy applied during the epoch."""
 _COLUMNS = ("step", "epoch", "split", "name", "value")
 
 
@@ -65,7 +66,7 @@ def read_history(path: Path) -> pd.DataFrame:
         path: The ``.jsonl`` file, or the folder of the training.
 
     Returns:
-        Columns ``step``, ``epoch`` (integers), ``split`` (``train`` or ``validation``), ``name`` and ``value`` (float).
+        Columns ``step``, ``epoch`` (integers), ``split`` (``train``, ``validation`` or ``remedy``), ``name`` and ``value`` (float).
 
     Raises:
         RecordError: If there is no such file or a line before the last is damaged.

@@ -38,6 +38,7 @@ class Standing:
         finished: Whether nothing is left to do.
         recipe: The recipe of the run, as JSON.
         samples: Sizes of the training and the validation data.
+        remedy: What names the remedy and its settings, as JSON.
     """
 
     epoch: int = 0
@@ -47,6 +48,7 @@ class Standing:
     finished: bool = False
     recipe: dict[str, Any] = field(default_factory=dict)
     samples: tuple[int, int] = (0, 0)
+    remedy: dict[str, Any] = field(default_factory=dict)
 
 
 def write_atomically(path: Path, content: bytes | Callable[[Path], None]) -> None:
@@ -89,9 +91,16 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     progress: Standing,
+    remedy: Mapping[str, Tensor | float] | None = None,
 ) -> None:
     """Write everything a run needs to go on."""
     tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
+    numbers: dict[str, float] = {}
+    for name, kept in (remedy or {}).items():
+        if isinstance(kept, Tensor):
+            tensors[f"remedy/{name}"] = kept
+        else:
+            numbers[name] = kept
     moments = optimizer.state_dict()
     scalars: dict[str, dict[str, Any]] = {}
     for index, state in moments["state"].items():
@@ -105,6 +114,7 @@ def save_state(
         "progress": asdict(progress),
         "optimizer": {"groups": moments["param_groups"], "scalars": scalars},
         "scheduler": scheduler.state_dict(),
+        "remedy": numbers,
     }
     portable, text = _portable(tensors), {"state": json.dumps(header)}
     write_atomically(path, lambda temporary: save_file(portable, temporary, metadata=text))
@@ -115,11 +125,11 @@ def load_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
-) -> Standing:
+) -> tuple[Standing, dict[str, Tensor | float]]:
     """Put a stored state into model, optimiser and scheduler.
 
     Returns:
-        Where the run stood.
+        Where the run stood, and what the remedy remembered.
 
     Raises:
         CheckpointError: If the file is damaged, is no training state, or belongs to another model.
@@ -152,7 +162,9 @@ def load_state(
     scheduler.load_state_dict(header["scheduler"])
     progress = Standing(**header["progress"])
     progress.samples = (progress.samples[0], progress.samples[1])
-    return progress
+    remedy: dict[str, Tensor | float] = dict(header.get("remedy", {}))
+    remedy |= {k.removeprefix("remedy/"): v for k, v in tensors.items() if k.startswith("remedy/")}
+    return progress, remedy
 
 
 def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
