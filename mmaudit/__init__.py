@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from mmaudit.auditing import audit
     from mmaudit.checkpoint.loader import load_checkpoint
     from mmaudit.checkpoint.structure import inspect_structure
+    from mmaudit.comparing import compare
     from mmaudit.evidence.coalitions import evaluate_coalitions
     from mmaudit.exceptions import MMAuditError
     from mmaudit.masking.spec import AuditSpec, MaskingSpec
     from mmaudit.report import AuditReport
+    from mmaudit.retraining import RetrainResult, retrain
 
 __version__ = "0.1.0"
 
@@ -24,10 +26,13 @@ _HOME = {
     "AuditSpec": "mmaudit.masking.spec",
     "MMAuditError": "mmaudit.exceptions",
     "MaskingSpec": "mmaudit.masking.spec",
+    "RetrainResult": "mmaudit.retraining",
     "audit": "mmaudit.auditing",
+    "compare": "mmaudit.comparing",
     "evaluate_coalitions": "mmaudit.evidence.coalitions",
     "inspect_structure": "mmaudit.checkpoint.structure",
     "load_checkpoint": "mmaudit.checkpoint.loader",
+    "retrain": "mmaudit.retraining",
 }
 
 __all__ = [
@@ -35,11 +40,14 @@ __all__ = [
     "AuditSpec",
     "MMAuditError",
     "MaskingSpec",
+    "RetrainResult",
     "__version__",
     "audit",
+    "compare",
     "evaluate_coalitions",
     "inspect_structure",
     "load_checkpoint",
+    "retrain",
 ]
 
 

@@ -5,11 +5,9 @@ Results go to stdout; progress and hints go to stderr. Heavy imports stay inside
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,15 +18,14 @@ from mmaudit.command_line.ending import (
     Commands,
     StoppedError,
     interrupt_status,
-    only_ours_on_stdout,
     rank,
     say,
 )
+from mmaudit.command_line.improving import retrain
 from mmaudit.command_line.options import known_device, measure_keys, yaml_mapping
+from mmaudit.command_line.running import owners_code, results_console
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mmaudit.report import AuditReport
 
 __all__ = ["app", "main"]
@@ -212,7 +209,7 @@ def show(
         if as_json:
             typer.echo(found.model_dump_json(indent=1))
         else:
-            print_measure(report, measure, _console(tables=True))
+            print_measure(report, measure, results_console(tables=True))
 
 
 @app.command()
@@ -319,7 +316,7 @@ def init(
         for name, text in (("--factory-args", factory_args), ("--data-args", data_args))
     }
     asked = sys.stdin.isatty() and not yes
-    with _owners_code():
+    with owners_code():
         from mmaudit.command_line.drafting import draft_audit_file
         from mmaudit.report.store import write_text_atomic
 
@@ -335,7 +332,7 @@ def init(
     write_text_atomic(out, draft.text)
     from mmaudit.command_line.draft_page import print_draft
 
-    print_draft(draft, out, _console())
+    print_draft(draft, out, results_console())
 
 
 @app.command()
@@ -346,14 +343,14 @@ def inspect(
 ) -> None:
     """Print which module sees which modality, and what could not be determined."""
     device = known_device(device)
-    with _owners_code():
+    with owners_code():
         from mmaudit.command_line.inspecting import inspect_audit_file, print_structure
 
         title, modalities, record = inspect_audit_file(audit_file, device=device)
     if as_json:
         typer.echo(record.model_dump_json(indent=1))
     else:
-        print_structure(title, modalities, record, _console())
+        print_structure(title, modalities, record, results_console())
 
 
 @app.command()
@@ -364,13 +361,13 @@ def preview(
 ) -> None:
     """Show a few samples whole and masked, and what the model says to each."""
     device = known_device(device)
-    with _owners_code():
+    with owners_code():
         from mmaudit.command_line.previewing import preview_audit_file
 
         found = preview_audit_file(audit_file, samples=samples, device=device)
     from mmaudit.command_line.preview_page import print_preview
 
-    print_preview(found, _console())
+    print_preview(found, results_console())
     say(
         f"\nIs this what the model was trained on? Then: mmaudit audit {shlex.quote(str(audit_file))}"
     )
@@ -405,6 +402,9 @@ def demo(
     typer.echo(" Yours:  mmaudit init CHECKPOINT --factory MODULE:FUNCTION --data MODULE:FUNCTION")
 
 
+app.command()(retrain)
+
+
 def _ask(what: str, guess: str, reason: str) -> str:
     answer: str = typer.prompt(f"? {what} ({reason})", default=guess, err=True)
     return answer.strip()
@@ -413,40 +413,17 @@ def _ask(what: str, guess: str, reason: str) -> str:
 def _run_audit(audit_file: Path, *, quiet: bool = False, **options: Any) -> AuditReport:
     from mmaudit.command_line.progress import show_progress
 
-    with show_progress(quiet=quiet) as progress, _owners_code():
+    with show_progress(quiet=quiet) as progress, owners_code():
         # torch takes seconds to import: the progress is on the screen before.
         from mmaudit.auditing import audit
 
         return audit(audit_file, progress=progress, **options)
 
 
-@contextlib.contextmanager
-def _owners_code() -> Iterator[None]:
-    """Around everything that runs the owner's code: its prints leave stdout alone, and the current folder is importable.
-
-    It comes last, as a way to find what neither the audit file's own folder nor the installed packages have.
-    """
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        with only_ours_on_stdout():
-            yield
-    finally:
-        if here in sys.path:
-            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
-
-
-def _console(*, tables: bool = False) -> Console:
-    """Where results go; in files and pipes, tables are as wide as they are."""
-    from rich.console import Console
-
-    return Console(highlight=False, width=None if sys.stdout.isatty() or not tables else 1000)
-
-
 def _print_report(report: AuditReport) -> None:
     from mmaudit.export.terminal import print_report
 
-    console = _console()
+    console = results_console()
     if sys.stdout.isatty():
         console.print()
     print_report(report, console)

@@ -78,6 +78,8 @@ def open_subject(model: Any, data: Any = None, spec: Any = None) -> Subject:
             )
         path = Path(model)
         spec, directory, model = read_spec(path, AuditSpec), path.resolve().parent, None
+        if isinstance(spec, AuditSpec) and spec.directory is not None:
+            spec, directory = _moved(spec, directory), directory / spec.directory
     elif spec is None:
         raise SpecError(
             "a spec is needed: which inputs belong to which modality, and where the labels are."
@@ -130,6 +132,16 @@ def open_subject(model: Any, data: Any = None, spec: Any = None) -> Subject:
         spec.title if isinstance(spec, AuditSpec) and spec.title else subject.name
     )
     return subject
+
+
+def _moved(spec: AuditSpec, home: Path) -> AuditSpec:
+    """The same spec with the checkpoint named from the audit file's own folder."""
+    checkpoint = spec.checkpoint
+    if isinstance(checkpoint, Mapping):
+        return spec.model_copy(
+            update={"checkpoint": {part: home / path for part, path in checkpoint.items()}}
+        )
+    return spec if checkpoint is None else spec.model_copy(update={"checkpoint": home / checkpoint})
 
 
 def _from_files(checkpoint: Path | str | None, spec: AuditSpec, directory: Path | None) -> Subject:

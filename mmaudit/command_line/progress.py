@@ -89,10 +89,8 @@ class PlainLines:
         if not done:
             return self._stage
         if not total:
-            return f"{self._stage:<12} {count(done)} samples"
-        line = (
-            f"{self._stage:<12} {count(done)} of {count(total)} samples ({percent(done / total)})"
-        )
+            return f"{self._stage:<12} {count(done)} {_unit(self._stage)}"
+        line = f"{self._stage:<12} {count(done)} of {count(total)} {_unit(self._stage)} ({percent(done / total)})"
         here = done - self._at_first
         if here and now > self._began and done < total:
             line += f", about {duration((total - done) * (now - self._began) / here)} left"
@@ -127,9 +125,9 @@ class _Bar:
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         share = (
-            f"{count(done)} of {count(total)} samples"
+            f"{count(done)} of {count(total)} {_unit(stage)}"
             if total
-            else f"{count(done)} samples"
+            else f"{count(done)} {_unit(stage)}"
             if done
             else ""
         )
@@ -140,6 +138,10 @@ class _Bar:
             self._task = self._progress.add_task(stage, total=total, completed=done, share=share)
         else:
             self._progress.update(self._task, completed=done, total=total, share=share)
+
+
+def _unit(stage: str) -> str:
+    return "steps" if stage.startswith("Training") else "samples"
 
 
 def _nothing(stage: str, done: int, total: int | None) -> None:

@@ -73,6 +73,11 @@ class Source:
         """Number of samples, where it is known beforehand."""
         return self._reader.samples
 
+    def by_sample(self) -> tuple[Any, Callable[[list[Any]], Any]] | None:
+        """Samples by position and the function that batches them; ``None`` where batches come ready-made."""
+        view = getattr(self._reader, "by_sample", None)
+        return None if view is None else view()
+
     def first(self) -> Batch:
         """The first batch, read once and kept.
 

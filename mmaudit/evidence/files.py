@@ -88,6 +88,10 @@ class ArrayColumns:
         self.length: int | None = -(-(self.samples or 0) // batch_size)
         self.description = f"{description} ({self.samples} samples)"
 
+    def by_sample(self) -> tuple[Any, Callable[[list[Any]], Any]]:
+        """Positions of rows, and how rows become a batch."""
+        return range(self.samples or 0), _Columns(self._columns)
+
     def read(self, selection: Selection) -> Iterator[RawBatch]:
         """Cut out the wanted batches; their tensors are copies."""
         for index in selection.indices(self.length or 0):
@@ -100,6 +104,24 @@ class ArrayColumns:
             else:
                 data = tuple(_cut(column, start, stop) for column in self._columns)
             yield RawBatch(index, data, start, stop - start)
+
+
+class _Columns:
+    """Rows of columns by position."""
+
+    def __init__(self, columns: Mapping[str, Any] | tuple[Any, ...]) -> None:
+        self._columns = columns
+
+    def __call__(self, rows: list[int]) -> Any:
+        if isinstance(self._columns, Mapping):
+            return {name: _pick(column, rows) for name, column in self._columns.items()}
+        return tuple(_pick(column, rows) for column in self._columns)
+
+
+def _pick(column: Any, rows: list[int]) -> Any:
+    if isinstance(column, torch.Tensor | np.ndarray):
+        return column[rows]
+    return [column[row] for row in rows]
 
 
 class ParquetColumns:

@@ -12,9 +12,11 @@ from typing import Any, Protocol
 
 from torch.utils.data import (
     DataLoader,
+    Dataset,
     IterableDataset,
     RandomSampler,
     Sampler,
+    Subset,
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
@@ -105,6 +107,11 @@ class PlannedLoader:
         self.description = (
             f"DataLoader over {type(loader.dataset).__name__} ({plan.samples} samples)"
         )
+
+    def by_sample(self) -> tuple[Dataset[Any], Callable[[list[Any]], Any]]:
+        """The samples of the plan by position, and how the loader batches them."""
+        order = [index for number in range(len(self._plan)) for index in self._plan.batch(number)]
+        return Subset(self._loader.dataset, order), self._loader.collate_fn
 
     def read(self, selection: Selection) -> Iterator[RawBatch]:
         """Read the wanted batches only."""

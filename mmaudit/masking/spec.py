@@ -378,6 +378,8 @@ class AuditSpec(MaskingSpec):
         title: What to call the subject in the report.
         seed: Of everything that is drawn.
         strip_prefix: Prefix of the checkpoint's keys to remove; left out: known wrappers' prefixes are found and named.
+        directory: Folder that factories are imported from and that paths of data begin at; left out: that of the audit file.
+            The checkpoint's path begins at the audit file's in any case.
     """
 
     model: FactorySpec
@@ -387,6 +389,7 @@ class AuditSpec(MaskingSpec):
     title: str | None = None
     seed: int = Field(default=0, ge=0)
     strip_prefix: str | None = None
+    directory: Path | None = None
 
     @field_validator("model", mode="before")
     @classmethod

@@ -14,6 +14,7 @@ from mmaudit.evidence.coalitions import CoalitionEvaluator
 from mmaudit.exceptions import ModelError
 from mmaudit.masking.batches import Batch
 from mmaudit.masking.calling import Caller
+from mmaudit.masking.spec import AuditSpec
 from mmaudit.training.hooks import Hooks, Training
 from mmaudit.training.task import Task
 
@@ -64,6 +65,10 @@ class Remedy(Hooks):
         if self.needs_structure:
             self.structure = self._structure_of(run.model, run.device)
         return run.model
+
+    def audit_changes(self, spec: AuditSpec) -> dict[str, Any]:
+        """What an audit file of the retrained model says otherwise than that of the model as it came: field -> value."""
+        return {}
 
     def evaluator(
         self, run: Training, *, differentiable: bool, reuse: bool = True

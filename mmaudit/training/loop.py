@@ -37,7 +37,7 @@ from mmaudit.training.surroundings import (
     seed_streams,
 )
 
-__all__ = ["Data", "Forward", "PerSample", "TrainingResult", "TrainingStep", "train"]
+__all__ = ["Data", "Forward", "PerSample", "Run", "TrainingResult", "TrainingStep", "train"]
 
 Data: TypeAlias = Dataset[Any] | Sequence[Any]
 """Anything with a length and samples by position."""
@@ -86,7 +86,7 @@ class TrainingResult:
     steps: int
     best_epoch: int
     best_value: float
-    model: nn.Module = field(repr=False)
+    model: nn.Module = field(repr=False, compare=False)
 
 
 def train(
@@ -153,9 +153,9 @@ def train(
         home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         if not any(module.training for module in model.modules()):
             model.train()
-        run: _Run | None = None
+        run: Run | None = None
         try:
-            run = _Run(
+            run = Run(
                 model=model,
                 recipe=recipe,
                 data={"train": train_data, "validation": validation_data},
@@ -189,7 +189,7 @@ def train(
 class _Loss(nn.Module):
     """What one backward goes through, as one module: gradients are shared between processes around its forward."""
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: Run) -> None:
         super().__init__()
         self.model = run.model
         self._run = [run]  # in a list, because it is no submodule
@@ -200,8 +200,8 @@ class _Loss(nn.Module):
         return run.hooks.loss(run, run.hooks.batch(run, batch, micro), micro, part)
 
 
-class _Run:
-    """One training from first to last epoch; the arguments are those of :func:`train`."""
+class Run:
+    """One training from first to last epoch; the arguments are those of :func:`train`, which is how to run one."""
 
     def __init__(
         self,
@@ -241,6 +241,7 @@ class _Run:
         )
 
     def execute(self, *, resume: bool) -> TrainingResult:
+        """Train to the end."""
         self._start(resume)
         while not self.done.finished:
             epoch = self.done.epoch + 1

@@ -15,6 +15,8 @@ from sample_models.training import fit
 
 __all__ = ["RECIPE", "main"]
 
+_SHIPPED: tuple[Kind, ...] = ("late", "audio", "image")
+
 RECIPE = Recipe(
     optimizer="sgd",
     lr=0.01,
@@ -41,7 +43,7 @@ def main(
     """
     torch.set_num_threads(1)
     data = {split: samples(split, "degraded") for split in get_args(Split)}
-    for kind in get_args(Kind):
+    for kind in _SHIPPED:
         torch.manual_seed(RECIPE.seed)
         fit(
             build(kind),

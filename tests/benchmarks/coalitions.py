@@ -167,7 +167,7 @@ def cases(quick: bool) -> list[Case]:
                 lambda M=M: nets.FusionTransformer(M),
                 sequences(M),
                 sequence_spec(M),
-                96,
+                192 if M == 2 else 96,
                 (),
             )
         )
@@ -183,14 +183,14 @@ def cases(quick: bool) -> list[Case]:
                 (),
             )
         )
-    for M, batches in ((2, 64), (4, 16), (8, 6)):
+    for M, pixels, batches in ((2, 112, 32), (4, 48, 16), (8, 32, 6)):
         rows.append(
             Case(
                 "ResNet-18 on stacked channels",
                 "early",
                 M,
                 lambda M=M: nets.Early(M),
-                images(M, 32),
+                images(M, 32 if quick else pixels),
                 image_spec(M),
                 batches,
                 (),

@@ -24,9 +24,13 @@ def test_a_state_comes_back_bit_for_bit(tmp_path, optimizer):
         model(torch.randn(5, 3)).square().sum().backward()
         chosen.step(), scheduler.step(), chosen.zero_grad()
     stood = Standing(epoch=2, step=3, best_epoch=1, best_value=1 / 3, samples=(7, 5))
-    save_state(tmp_path / "s", model, chosen, scheduler, stood)
+    remedy = {"history": torch.rand(3, dtype=torch.float64), "steps": 7}
+    save_state(tmp_path / "s", model, chosen, scheduler, stood, remedy)
     other, its_optimizer, its_scheduler = parts(optimizer)
-    assert load_state(tmp_path / "s", other, its_optimizer, its_scheduler) == stood
+    found, kept = load_state(tmp_path / "s", other, its_optimizer, its_scheduler)
+    assert found == stood
+    assert kept["steps"] == 7
+    assert torch.equal(kept["history"], remedy["history"])
     assert its_scheduler.get_last_lr() == scheduler.get_last_lr()
     for _ in range(2):
         x = torch.randn(5, 3)

@@ -1,0 +1,140 @@
+"""``mmaudit retrain``: train with a remedy, audit again, say what changed."""
+
+from __future__ import annotations
+
+import shlex
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmaudit.command_line.ending import StoppedError, interrupt_status, rank, say
+from mmaudit.command_line.options import known_device, yaml_mapping
+from mmaudit.command_line.running import owners_code, results_console
+
+__all__ = ["retrain"]
+
+
+class Start(StrEnum):
+    """Which weights a retraining begins with."""
+
+    checkpoint = "checkpoint"
+    scratch = "scratch"
+
+
+class Optimizer(StrEnum):
+    """Optimisers of the training loop."""
+
+    sgd = "sgd"
+    adam = "adam"
+    adamw = "adamw"
+
+
+def retrain(
+    audit_file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="AUDIT.yaml", help="The audit file; it names training data.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR", help="Folder for weights, audits and comparison.", show_default=False
+        ),
+    ],
+    remedy: Annotated[
+        str, typer.Option(help="agm, ogm_ge, ogm, mla, modality_dropout or joint.")
+    ] = "agm",
+    options: Annotated[
+        str, typer.Option(metavar="{K: V}", help="Settings of the remedy, as YAML.")
+    ] = "{}",
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training data.", show_default="10")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(min=0, help="Learning rate.", show_default="0.001")
+    ] = None,
+    optimizer: Annotated[
+        Optimizer | None, typer.Option(help="Optimiser.", show_default="adamw")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples per step.", show_default="64")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Of the training.  [default: the audit file's]", show_default=False
+        ),
+    ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="{K: V}",
+            help="More of the recipe: scheduler, momentum, weight_decay, clip, patience, ...",
+        ),
+    ] = "{}",
+    start: Annotated[
+        Start, typer.Option(help="Begin with the checkpoint, or as the factory builds the model.")
+    ] = Start.checkpoint,
+    control: Annotated[
+        bool,
+        typer.Option("--control", help="Also train plainly with the same budget, and compare."),
+    ] = False,
+    before: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A finished audit of this model, not done again.", show_default=False
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted retraining.")
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, ...  [default: a GPU if there is one]", show_default=False),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that load data.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the comparison as JSON, and nothing else.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Retrain a model with a remedy, audit it again on the same test data, and compare."""
+    from mmaudit.command_line.progress import show_progress
+
+    settings: dict[str, Any] = yaml_mapping(recipe, "--recipe")
+    named = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}
+    settings |= {name: value for name, value in named.items() if value is not None}
+    if optimizer is not None:
+        settings["optimizer"] = optimizer.value
+    chosen = yaml_mapping(options, "--options")
+    device = known_device(device)
+    try:
+        with show_progress(quiet=quiet or rank() > 0) as progress, owners_code():
+            from mmaudit.retraining import retrain as run
+
+            result = run(
+                audit_file, remedy, out=out, options=chosen, recipe=settings, start=start.value,
+                control=control, before=before, resume=resume, device=device, workers=workers, progress=progress,
+            )  # fmt: skip
+    except KeyboardInterrupt as stop:
+        words = f"--resume, and the same options, in {shlex.quote(str(out))}"
+        raise StoppedError(f"interrupted: go on with {words}.", interrupt_status(stop)) from stop
+    if rank() > 0:
+        return
+    if as_json:
+        typer.echo(result.comparison.model_dump_json(indent=1))
+        return
+    from mmaudit.export.comparison import print_comparison
+
+    console = results_console()
+    print_comparison(result.comparison, console)
+    if result.control_comparison is not None:
+        typer.echo("\nAgainst plain training with the same budget:")
+        print_comparison(result.control_comparison, console)
+    for note in result.notes:
+        say(f" ! {note}")
+    folder = shlex.quote(str(out))
+    typer.echo(f"\n Weights: {result.checkpoint}\n Again:   mmaudit audit {folder}/audit.yaml")
