@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmaudit.command_line.demonstrating import demo
 from mmaudit.command_line.ending import (
     Commands,
     StoppedError,
@@ -21,7 +22,7 @@ from mmaudit.command_line.ending import (
     rank,
     say,
 )
-from mmaudit.command_line.improving import retrain
+from mmaudit.command_line.improving import retrain, unimodal
 from mmaudit.command_line.options import known_device, measure_keys, yaml_mapping
 from mmaudit.command_line.running import owners_code, results_console
 
@@ -373,36 +374,8 @@ def preview(
     )
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the record.")] = Path(
-        "mmaudit-demo"
-    ),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another audit that is in the folder.")
-    ] = False,
-) -> None:
-    """Audit a small model that comes along, offline, in under a minute."""
-    from mmaudit.command_line.places import demo_folder, find_demo
-
-    subject = find_demo()
-    demo_folder(out, subject.title, overwrite=overwrite)
-    say("mmaudit demo · a shipped model with a planted fault:")
-    say(f"               {subject.planted}")
-    try:
-        report = _run_audit(subject.audit_file, out=out, overwrite=True)
-    except KeyboardInterrupt as stop:
-        raise StoppedError(
-            "interrupted: mmaudit demo starts again.", interrupt_status(stop)
-        ) from stop
-    report.html(out / "report.html")
-    _print_report(report)
-    typer.echo(f"\n Report: {out / 'report.html'}")
-    typer.echo(f" Tables: mmaudit show {shlex.quote(str(out))} --measure contributions")
-    typer.echo(" Yours:  mmaudit init CHECKPOINT --factory MODULE:FUNCTION --data MODULE:FUNCTION")
-
-
-app.command()(retrain)
+for command in (retrain, unimodal, demo):
+    app.command()(command)
 
 
 def _ask(what: str, guess: str, reason: str) -> str:

@@ -6,24 +6,19 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import nn
 
 from mmaudit.auditing import audit
-from mmaudit.checkpoint.loader import load_checkpoint
-from mmaudit.checkpoint.model import seeded, unwrapped
-from mmaudit.checkpoint.subject import Subject, open_subject
+from mmaudit.checkpoint.subject import open_subject
 from mmaudit.comparing import compare
 from mmaudit.evidence.collecting import Progress
-from mmaudit.evidence.data import open_source
 from mmaudit.evidence.heap import kept_heap
-from mmaudit.evidence.masks import gather_masks
 from mmaudit.evidence.processes import Processes
-from mmaudit.exceptions import ModelError, RecordError, SpecError
-from mmaudit.masking.spec import AuditSpec, read_spec
+from mmaudit.exceptions import RecordError, SpecError
+from mmaudit.masking.spec import AuditSpec
+from mmaudit.masking.writing import audit_file_text
 from mmaudit.remedies import find_remedy
 from mmaudit.remedies.base import Remedy
 from mmaudit.report import AuditReport
@@ -31,12 +26,9 @@ from mmaudit.report.comparison import Comparison
 from mmaudit.report.record_file import RECORD_NAME, RUNNING_STATE
 from mmaudit.report.store import write_bytes_atomic, write_json_atomic, write_text_atomic
 from mmaudit.training import Recipe, TrainingStep, train
-from mmaudit.training.samples import Samples, open_samples, split_off
-from mmaudit.training.task import Task
+from mmaudit.training.opening import Start, home_of, open_training, trainable_spec
 
 __all__ = ["RetrainResult", "Start", "retrain"]
-
-Start = Literal["checkpoint", "scratch"]
 
 REQUEST, AUDIT_FILE, WEIGHTS, COMPARISON = (
     "retrain.json",
@@ -44,7 +36,6 @@ REQUEST, AUDIT_FILE, WEIGHTS, COMPARISON = (
     "model.safetensors",
     "comparison.json",
 )
-_HELD_OUT = 0.1
 
 
 class Request(BaseModel):
@@ -132,8 +123,7 @@ def retrain(
         >>> result.comparison.to_frame()                                            # doctest: +SKIP
     """
     out, source = Path(out), Path(audit_file).resolve()
-    spec = read_spec(source, AuditSpec)
-    assert isinstance(spec, AuditSpec)
+    spec = trainable_spec(source)
     request = _request(source, spec, remedy, options, recipe, start, control, replicates)
     processes = Processes(device)
     work = _Work(source, spec, request, processes, workers, progress)
@@ -194,22 +184,26 @@ class _Work:
         """Train, publish weights and audit file, audit; what is there already is not done again."""
         notes = folder / "training" / "notes.json"
         if not (folder / AUDIT_FILE).exists():
-            model = self._subject()
-            samples = self._splits()
-            hooks = self._remedy(key, options, model, samples[0])
+            recipe, start = self.request.recipe, self.request.start
+            opened = open_training(self.source, self.spec, seed=recipe.seed, start=start)
+            kind = find_remedy(key)
+            hooks = kind(opened.task, kind.Options(**options), opened.example)
             with kept_heap():
                 result = train(
-                    model.model,
-                    samples[0].data,
-                    samples[1].data,
-                    self.request.recipe,
+                    opened.model,
+                    opened.train.data,
+                    opened.validation.data,
+                    recipe,
                     loss=hooks.task.loss,
                     forward=hooks.task.forward,
                     scores={"accuracy": hooks.task.accuracy},
-                    collate=samples[0].collate,
+                    collate={
+                        "train": opened.train.collate,
+                        "validation": opened.validation.collate,
+                    },
                     place=hooks.task.place,
                     hooks=hooks,
-                    identity={"remedy": key, "options": options, "start": self.request.start},
+                    identity={"remedy": key, "options": options, "start": start},
                     out=folder / "training",
                     resume=True,
                     progress=self._told_steps(stage),
@@ -217,7 +211,7 @@ class _Work:
                     workers=self.workers,
                 )
             if self.processes.main:
-                said = [*self._split_notes(samples), *hooks.notes]
+                said = [*opened.notes, *hooks.notes]
                 write_json_atomic(notes, said)
                 write_bytes_atomic(folder / WEIGHTS, result.weights.read_bytes())
                 write_text_atomic(folder / AUDIT_FILE, self._audit_file(hooks))
@@ -243,45 +237,6 @@ class _Work:
         self.processes.wait()
         return found, beside
 
-    def _subject(self) -> Subject:
-        subject = open_subject(self.source)
-        if self.request.start == "scratch":
-            with seeded(self.request.recipe.seed):
-                loaded = load_checkpoint(
-                    None,
-                    self.spec.model.factory,
-                    args=self.spec.model.args,
-                    directory=subject.directory,
-                )
-            subject.model = unwrapped(loaded.model)
-        if not isinstance(subject.model, nn.Module):
-            raise ModelError(f"{subject.name} is no torch module: it cannot be trained.")
-        return subject
-
-    def _splits(self) -> tuple[Samples, Samples]:
-        data, directory = self.spec.data, self._directory()
-        train_data = open_samples(data.train, self.spec, directory=directory)
-        if data.validation is not None:
-            return train_data, open_samples(data.validation, self.spec, directory=directory)
-        return split_off(train_data, _HELD_OUT, seed=self.request.recipe.seed)
-
-    def _split_notes(self, samples: tuple[Samples, Samples]) -> list[str]:
-        if self.spec.data.validation is not None:
-            return []
-        return [
-            f"No validation data is named: {len(samples[1])} of {len(samples[0]) + len(samples[1])} training samples were held out to select the model."
-        ]
-
-    def _remedy(
-        self, key: str, options: dict[str, Any], subject: Subject, samples: Samples
-    ) -> Remedy:
-        kind = find_remedy(key)
-        example = samples.batch(range(min(8, len(samples))))
-        test = open_source(self.spec.data.test, subject.spec, directory=subject.directory)
-        masks = gather_masks(subject, test, seed=self.spec.seed)
-        task = Task(subject.model, subject.spec, masks, example.data)
-        return kind(task, kind.Options(**options), example)
-
     def _audit_file(self, hooks: Remedy) -> str:
         """An audit file for the retrained model."""
         changes = hooks.audit_changes(self.spec)
@@ -291,17 +246,13 @@ class _Work:
                 "title": f"{self.spec.title or self.spec.model.factory}, retrained with {hooks.title}",
                 "expected": None,
                 "strip_prefix": None,
-                "directory": self._directory(),
+                "directory": home_of(self.source, self.spec),
                 **changes,
             }
         )
-        head = f"# Written by mmaudit: the model of {self.source.name} after {hooks.title}.\n"
-        body = spec.model_dump(mode="json", exclude_defaults=True)
-        return head + yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
-
-    def _directory(self) -> Path:
-        own = self.source.parent
-        return own if self.spec.directory is None else (own / self.spec.directory).resolve()
+        return audit_file_text(
+            spec, f"Written by mmaudit: the model of {self.source.name} after {hooks.title}."
+        )
 
     def _told(self, stage: str) -> Progress | None:
         tell = self.progress
@@ -326,10 +277,6 @@ def _request(
 ) -> Request:
     """Everything asked for, checked before anything runs."""
     kind = find_remedy(remedy)
-    if spec.data.train is None:
-        raise SpecError(
-            f"{source.name} names no training data: add data.train (and data.validation)."
-        )
     if start not in ("checkpoint", "scratch"):
         raise SpecError(f"start '{start}' is none; there are checkpoint, scratch.")
     try:

@@ -262,15 +262,25 @@ def test_preview(project):
     )
 
 
-def test_demo_replaces_its_own_folder_and_no_other(tmp_path, monkeypatch, record):
+def test_demo_goes_the_whole_way(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     started = time.monotonic()
-    for _ in range(2):
-        result = _run("demo")
-        assert result.exit_code == 0, result.output
-    assert time.monotonic() - started < 60
+    result = _run("demo")
+    assert result.exit_code == 0, result.output
+    assert time.monotonic() - started < 100
     assert "planted fault" in result.stderr and "Report: mmaudit-demo/report.html" in result.stdout
+    assert "mmaudit serve mmaudit-demo" in result.stdout
     assert Path("mmaudit-demo/report.html").stat().st_size < 8e6
+    for place in ("comparison.json", "model.safetensors", "control/comparison.json"):
+        assert (Path("mmaudit-demo/retrained") / place).is_file()
+    assert Path("mmaudit-demo/registered.json").is_file()
+
+
+def test_demo_replaces_its_own_folder_and_no_other(tmp_path, monkeypatch, record):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        result = _run("demo", "--audit-only")
+        assert result.exit_code == 0, result.output
     Path("mine").mkdir()
     Path("mine/precious").write_text("kept")
     assert (

@@ -13,7 +13,7 @@ from mmaudit.command_line.ending import StoppedError, interrupt_status, rank, sa
 from mmaudit.command_line.options import known_device, yaml_mapping
 from mmaudit.command_line.running import owners_code, results_console
 
-__all__ = ["retrain"]
+__all__ = ["retrain", "unimodal"]
 
 
 class Start(StrEnum):
@@ -85,7 +85,9 @@ def retrain(
     before: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="A finished audit of this model, not done again.", show_default=False
+            metavar="DIR",
+            help="A finished audit of this model, not done again.",
+            show_default=False,
         ),
     ] = None,
     resume: Annotated[
@@ -138,3 +140,64 @@ def retrain(
         say(f" ! {note}")
     folder = shlex.quote(str(out))
     typer.echo(f"\n Weights: {result.checkpoint}\n Again:   mmaudit audit {folder}/audit.yaml")
+
+
+def unimodal(
+    audit_file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="AUDIT.yaml", help="The audit file; it names training data.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the models.", show_default=False)
+    ],
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this one; may be given several times.", show_default=False),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training data.", show_default="10")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(min=0, help="Learning rate.", show_default="0.001")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(metavar="{K: V}", help="More of the recipe, as YAML.")
+    ] = "{}",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run.")
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, ...  [default: a GPU if there is one]", show_default=False),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that load data.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Train what each modality could say alone, with the same encoder: the reference of an audit."""
+    from mmaudit.command_line.progress import show_progress
+    from mmaudit.report.numbers import with_interval
+
+    settings: dict[str, Any] = yaml_mapping(recipe, "--recipe")
+    settings |= {k: v for k, v in {"epochs": epochs, "lr": lr}.items() if v is not None}
+    device = known_device(device)
+    try:
+        with show_progress(quiet=quiet or rank() > 0) as progress, owners_code():
+            from mmaudit.referencing import train_references
+
+            found = train_references(
+                audit_file, out=out, modalities=modality or None, recipe=settings, resume=resume,
+                device=device, workers=workers, progress=progress,
+            )  # fmt: skip
+    except KeyboardInterrupt as stop:
+        text = (
+            f"interrupted: go on with --resume, and the same options, in {shlex.quote(str(out))}."
+        )
+        raise StoppedError(text, interrupt_status(stop)) from stop
+    if rank() > 0:
+        return
+    for name, result in found.items():
+        typer.echo(f"{name:<12} alone reaches {with_interval(result.accuracy)}  {out / name}")
+        for note in result.notes:
+            say(f" ! {note}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from datetime import date
 from importlib.metadata import entry_points
@@ -13,10 +15,30 @@ from typing import Any, Protocol
 from mmaudit.exceptions import RecordError, SpecError
 from mmaudit.report.record_file import RECORD_NAME, RUNNING_STATE
 
-__all__ = ["DemoSubject", "demo_folder", "find_demo", "new_folder", "resumable", "resume_command"]
+__all__ = [
+    "DEMO_AUDIT",
+    "DEMO_RETRAINED",
+    "DemoSubject",
+    "demo_folder",
+    "find_demo",
+    "new_folder",
+    "resumable",
+    "resume_command",
+]
 
 _RUNS = Path("runs")
 _SUBJECTS = "mmaudit.subjects"
+DEMO_AUDIT, DEMO_RETRAINED = "audit", "retrained"
+"""Folders of a demo: the audit of the shipped model, and its retraining."""
+_REQUEST = "retrain.json"
+_OF_A_DEMO = {
+    DEMO_AUDIT,
+    DEMO_RETRAINED,
+    "report.html",
+    "registered.json",
+    "jobs",
+    "retrainings",
+}
 
 
 class DemoSubject(Protocol):
@@ -25,6 +47,8 @@ class DemoSubject(Protocol):
     audit_file: Path
     title: str
     planted: str
+    remedy: str
+    recipe: dict[str, Any]
 
 
 def resumable(folder: Path) -> bool:
@@ -100,36 +124,43 @@ def find_demo() -> DemoSubject:
     )
 
 
-def demo_folder(folder: Path, title: str, *, overwrite: bool = False) -> None:
-    """Make sure that a demo replaces nothing but a demo.
+def demo_folder(folder: Path, subject: DemoSubject) -> None:
+    """Make sure that a demo replaces nothing but a demo, and clear the one that is there away.
 
     Args:
-        folder: Where the demo wants to write.
-        title: Of the demo's subject.
-        overwrite: Replace another audit too.
+        folder: Where the demo wants to write; what the app keeps there (jobs and their results) stays.
+        subject: Of the demo.
 
     Raises:
         RecordError: If the folder holds something else.
     """
     if folder.exists() and not folder.is_dir():
         raise RecordError(f"{folder} is a file; choose a folder with --out")
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists():
         return
-    if not (folder / RECORD_NAME).exists() and not resumable(folder):
-        raise RecordError(f"{folder} exists and holds no audit; choose another folder with --out")
-    if not overwrite and (folder / RECORD_NAME).exists() and _title(folder) != title:
-        raise RecordError(
-            f"{folder} holds another audit; choose another folder with --out, or say --overwrite"
-        )
+    for path in sorted(folder.iterdir()):
+        known = path.name in _OF_A_DEMO or path.name.startswith(".")
+        if not known or not _of_demo(path, subject):
+            raise RecordError(
+                f"{folder} holds {path.name}, which is not of this demo; choose another folder with --out"
+            )
+    for name in (DEMO_AUDIT, DEMO_RETRAINED):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _title(folder: Path) -> str | None:
+def _of_demo(path: Path, subject: DemoSubject) -> bool:
+    """Whether a folder that a demo would remove was written by one."""
     from mmaudit.report import AuditReport
 
     try:
-        return AuditReport.load(folder).title
-    except RecordError:
-        return None
+        if path.name == DEMO_AUDIT and (path / RECORD_NAME).exists():
+            return AuditReport.load(path).title == subject.title
+        if path.name == DEMO_RETRAINED and (path / _REQUEST).exists():
+            request = json.loads((path / _REQUEST).read_text(encoding="utf-8"))
+            return bool(request["audit_file"] == str(subject.audit_file.resolve()))
+    except (RecordError, OSError, ValueError, KeyError, TypeError):
+        return False
+    return path.name not in (DEMO_AUDIT, DEMO_RETRAINED) or resumable(path)
 
 
 def _slug(audit_file: Path) -> str:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from torch.utils.data import Dataset
 
 from mmaudit.evidence.loaders import RawBatch, Selection
 from mmaudit.exceptions import DataError
@@ -89,8 +90,8 @@ class ArrayColumns:
         self.description = f"{description} ({self.samples} samples)"
 
     def by_sample(self) -> tuple[Any, Callable[[list[Any]], Any]]:
-        """Positions of rows, and how rows become a batch."""
-        return range(self.samples or 0), _Columns(self._columns)
+        """Rows by position, and how rows become a batch."""
+        return _ByRow(self._columns), _stacked
 
     def read(self, selection: Selection) -> Iterator[RawBatch]:
         """Cut out the wanted batches; their tensors are copies."""
@@ -106,22 +107,35 @@ class ArrayColumns:
             yield RawBatch(index, data, start, stop - start)
 
 
-class _Columns:
-    """Rows of columns by position."""
+class _ByRow(Dataset[Any]):
+    """Columns, row by row."""
 
     def __init__(self, columns: Mapping[str, Any] | tuple[Any, ...]) -> None:
         self._columns = columns
 
-    def __call__(self, rows: list[int]) -> Any:
+    def __len__(self) -> int:
+        values = list(
+            self._columns.values() if isinstance(self._columns, Mapping) else self._columns
+        )
+        return len(values[0]) if values else 0
+
+    def __getitem__(self, row: int) -> Any:
         if isinstance(self._columns, Mapping):
-            return {name: _pick(column, rows) for name, column in self._columns.items()}
-        return tuple(_pick(column, rows) for column in self._columns)
+            return {name: column[row] for name, column in self._columns.items()}
+        return tuple(column[row] for column in self._columns)
 
 
-def _pick(column: Any, rows: list[int]) -> Any:
-    if isinstance(column, torch.Tensor | np.ndarray):
-        return column[rows]
-    return [column[row] for row in rows]
+def _stacked(rows: list[Any]) -> Any:
+    """Rows -> columns again."""
+    if isinstance(rows[0], Mapping):
+        return {name: _column([row[name] for row in rows]) for name in rows[0]}
+    return tuple(_column(list(values)) for values in zip(*rows, strict=True))
+
+
+def _column(values: list[Any]) -> Any:
+    if isinstance(values[0], torch.Tensor):
+        return torch.stack(values)
+    return np.stack(values) if isinstance(values[0], np.ndarray | np.generic) else values
 
 
 class ParquetColumns:

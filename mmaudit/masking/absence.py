@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.masked_batch import MaskedBatch, take_rows
 from mmaudit.masking.paths import find_value, tensor_paths
 
-__all__ = ["Fill", "absent_samples", "find_fills"]
+__all__ = ["Absence", "Fill", "find_fills"]
 
 
 class Fill(BaseModel):
@@ -38,7 +38,61 @@ class Fill(BaseModel):
     """Shape of that tensor."""
 
 
-def find_fills(caller: Caller, batch: MaskedBatch) -> tuple[dict[str, list[Fill]], list[Tensor]]:
+class Absence(nn.Module):
+    """Says in which samples a modality is absent: all its inputs hold what its mask gives.
+
+    A module, so that whoever watches a model's modules finds that this sees one modality.
+
+    Args:
+        fills: The modality's inputs, at least one.
+    """
+
+    def __init__(self, fills: Sequence[Fill]) -> None:
+        super().__init__()
+        self.fills = tuple(fills)
+        for place, fill in enumerate(self.fills):
+            if fill.shape is not None:
+                # Exact for whatever type the input has.
+                self.register_buffer(
+                    f"values_{place}", torch.zeros(fill.shape, dtype=torch.float64)
+                )
+
+    def set_values(self, tensors: Sequence[Tensor]) -> None:
+        """Take over the tensors of those fills that have a shape, in order."""
+        for buffer, tensor in zip(self.buffers(), tensors, strict=True):
+            buffer.copy_(tensor)
+
+    def inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The modality's inputs in a call; ``None`` where one was left out."""
+        found = []
+        for fill in self.fills:
+            if isinstance(fill.argument, str):
+                value = kwargs.get(fill.argument)
+            else:
+                value = args[fill.argument] if fill.argument < len(args) else None
+            found.append(value if value is None else find_value(value, fill.path))
+        return found
+
+    def forward(self, *values: Tensor | None) -> Tensor:
+        """Which samples lack the modality, without looking at values in Python.
+
+        Args:
+            values: From :meth:`inputs`; not all ``None``.
+
+        Returns:
+            Bool ``(n,)``.
+        """
+        found = []
+        for place, (fill, value) in enumerate(zip(self.fills, values, strict=True)):
+            if value is not None:
+                held = fill.value if fill.shape is None else self.get_buffer(f"values_{place}")
+                found.append(_holds(value, held, fill.samples))
+        return torch.stack(found).all(0)
+
+
+def find_fills(
+    caller: Caller, batch: MaskedBatch
+) -> tuple[dict[str, list[Fill]], dict[str, list[Tensor]]]:
     """How each modality looks when it is absent.
 
     Args:
@@ -46,8 +100,8 @@ def find_fills(caller: Caller, batch: MaskedBatch) -> tuple[dict[str, list[Fill]
         batch: At least one sample.
 
     Returns:
-        Modality -> its inputs that reach the model and are masked, empty where it never looks absent; and the tensors of
-        those fills that have a ``shape``, in order.
+        Modality -> its inputs that reach the model and are masked, empty where it never looks absent; and modality -> the
+        tensors of those fills that have a ``shape``, in order.
     """
     args, kwargs = caller.arguments(batch.whole)
     places: dict[int, tuple[int | str, str]] = {}
@@ -58,68 +112,36 @@ def find_fills(caller: Caller, batch: MaskedBatch) -> tuple[dict[str, list[Fill]
     found: dict[str, list[Fill]] = {name: [] for name in batch.spec.names}
     tensors: dict[str, list[Tensor]] = {name: [] for name in batch.spec.names}
     drawn: set[str] = set()
-    for path, modality in batch.masked_paths.items():
-        masker = batch.maskers[modality][_input_name(batch, path, modality)]
-        value, dim = batch.values[path], batch.dims.get(path)
-        if not isinstance(value, Tensor) or id(value) not in places:
-            continue
-        argument, inner = places[id(value)]
-        if not masker.constant or dim is None:
-            drawn.add(modality)
-            continue
-        fill = Fill(argument=argument, path=inner, samples=dim)
-        if not masker.changes_call:
-            stand_in = batch.masked(path)
-            assert stand_in is not None
-            row = _dense(take_rows(stand_in, dim, torch.zeros(1, dtype=torch.long))).select(dim, 0)
-            first = row.reshape(-1)[0] if row.numel() else row.new_zeros(())
-            if bool((row == first).all()) and bool(torch.isfinite(first)):
-                fill = fill.model_copy(update={"value": first.item()})
-            else:
-                fill = fill.model_copy(update={"shape": tuple(row.shape)})
-                tensors[modality].append(row.detach().cpu().clone())
-        found[modality].append(fill)
+    for modality, part in batch.spec.modalities.items():
+        for name, where in part.inputs.items():
+            masker, value = batch.maskers[modality][name], find_value(batch.whole, where)
+            if masker.keeps or not isinstance(value, Tensor) or id(value) not in places:
+                continue
+            path = next(path for path, other in batch.values.items() if other is value)
+            dim = batch.dims[path]
+            if not masker.constant or dim is None:
+                drawn.add(modality)
+                continue
+            argument, inner = places[id(value)]
+            fill = Fill(argument=argument, path=inner, samples=dim)
+            if not masker.changes_call:
+                fill, values = _filled(fill, batch.masked(path))
+                tensors[modality].extend(() if values is None else (values,))
+            found[modality].append(fill)
     for modality in drawn:
         found[modality], tensors[modality] = [], []
-    return found, [tensor for name in batch.spec.names for tensor in tensors[name]]
+    return found, tensors
 
 
-def absent_samples(
-    fills: Sequence[Fill],
-    tensors: Sequence[Tensor],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-) -> Tensor | None:
-    """In which samples a modality is absent: all its inputs hold what its mask gives.
-
-    Args:
-        fills: Of the modality.
-        tensors: Of those that have a shape, in order.
-        args: Of the call.
-        kwargs: Of the call.
-
-    Returns:
-        Bool ``(n,)``, computed without looking at values in Python; ``None`` where nothing tells: no fills, or every input
-        left out of the call.
-    """
-    absent: Tensor | None = None
-    rest = iter(tensors)
-    for fill in fills:
-        reference: Tensor | float | None = fill.value if fill.shape is None else next(rest)
-        value = _argument(fill, args, kwargs)
-        if value is None:
-            continue
-        same = _holds(value, reference, fill.samples)
-        absent = same if absent is None else absent & same
-    return absent
-
-
-def _argument(fill: Fill, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    if isinstance(fill.argument, str):
-        value = kwargs.get(fill.argument)
-    else:
-        value = args[fill.argument] if fill.argument < len(args) else None
-    return value if value is None else find_value(value, fill.path)
+def _filled(fill: Fill, stand_in: Tensor | None) -> tuple[Fill, Tensor | None]:
+    """The fill with what the mask puts in, as one number or as the values of one sample."""
+    assert stand_in is not None
+    row = take_rows(_dense(stand_in), fill.samples, torch.zeros(1, dtype=torch.long))
+    row = row.select(fill.samples, 0)
+    first = row.reshape(-1)[0] if row.numel() else row.new_zeros(())
+    if bool((row == first).all()) and bool(torch.isfinite(first)):
+        return fill.model_copy(update={"value": float(first)}), None
+    return fill.model_copy(update={"shape": tuple(row.shape)}), row.detach().cpu().clone()
 
 
 def _holds(value: Tensor, reference: Tensor | float | None, samples: int) -> Tensor:
@@ -141,7 +163,3 @@ def _holds(value: Tensor, reference: Tensor | float | None, samples: int) -> Ten
 
 def _dense(value: Tensor) -> Tensor:
     return value if value.layout is torch.strided else value.to_dense()
-
-
-def _input_name(batch: MaskedBatch, path: str, modality: str) -> str:
-    return batch._replaced[path][1]

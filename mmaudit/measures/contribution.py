@@ -8,17 +8,18 @@ import numpy as np
 
 from mmaudit.exceptions import UndefinedMeasureError
 from mmaudit.measures.base import NOT_HERE, Measure
-from mmaudit.measures.intervals import Intervals, mean_intervals
+from mmaudit.measures.intervals import FEWEST_SUCCESSES, Intervals, mean_intervals
 from mmaudit.measures.resampling import Score, UnitSums
 from mmaudit.measures.shapley import shapley_values
 from mmaudit.report.schema import Estimate, LabelledEstimate
 from mmaudit.typing import FloatArray, GameValues, IntArray
 
-__all__ = ["SCORES", "Contribution", "contribution_shares", "score_intervals"]
+__all__ = ["SCORES", "Contribution", "contribution_shares", "rare_errors", "score_intervals"]
 
 SCORES: tuple[Score, ...] = ("accuracy", "log-likelihood")
 
 _SMALLEST_TOTAL = 1e-9
+_ENOUGH_SAMPLES = 100
 _STEADY = 4.0
 """Standard errors that the total must be away from 0 for an interval of a share to be trusted."""
 
@@ -68,6 +69,18 @@ def score_intervals(
     return mean_intervals(sums, counts, weights=weights)
 
 
+def rare_errors(sums: UnitSums, index: int | None, n: int) -> str | None:
+    """Why intervals of what accuracy is made of cannot be trusted in a small sample that the model hardly errs on.
+
+    With 50 samples at accuracy 0.98 they cover 92.3 to 93 %: the one error that is expected may not be there.
+    """
+    right = float(sums.correct(index)[:, -1].sum())
+    fewest = min(right, n - right)
+    if n >= _ENOUGH_SAMPLES or fewest >= FEWEST_SUCCESSES:
+        return None
+    return f"{n} samples with fewer than {FEWEST_SUCCESSES} errors or {FEWEST_SUCCESSES} successes"
+
+
 class Contribution(Measure):
     """Shapley value of each modality in the games "accuracy" and "mean log-likelihood", and its share.
 
@@ -90,6 +103,7 @@ class Contribution(Measure):
             absent = sums.absent(index)
             for score in SCORES:
                 values = sums.contributions(score, index)
+                rare = rare_errors(sums, index, n) if score == "accuracy" else None
                 for quantity in ("value", "share"):
                     if not n:
                         estimates = [Estimate(undefined="no sample of this class")] * len(
@@ -98,11 +112,11 @@ class Contribution(Measure):
                     elif quantity == "value":
                         found = score_intervals(score, values, counts, sums.weights, reach=reach)
                         estimates = [
-                            found.estimate(m, n=n, groups=groups)
+                            found.estimate(m, n=n, groups=groups, warning=rare)
                             for m in range(len(sums.modalities))
                         ]
                     else:
-                        estimates = _shares(score, values, counts, sums, n, groups)
+                        estimates = _shares(score, values, counts, sums, n, groups, rare)
                     for m, (modality, estimate) in enumerate(
                         zip(sums.modalities, estimates, strict=True)
                     ):
@@ -126,6 +140,7 @@ def _shares(
     sums: UnitSums,
     n: int,
     groups: int | None,
+    rare: str | None,
 ) -> list[Estimate]:
     total = values.sum(axis=1, keepdims=True)
     whole = score_intervals(score, total, counts, sums.weights, reach=1.0)
@@ -149,4 +164,5 @@ def _shares(
         else None
     )
     found = mean_intervals(values, total, units=counts)
-    return [found.estimate(m, n=n, groups=groups, warning=unsteady) for m in range(values.shape[1])]
+    warning = "; ".join(text for text in (unsteady, rare) if text) or None
+    return [found.estimate(m, n=n, groups=groups, warning=warning) for m in range(values.shape[1])]

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmaudit.exceptions import UndefinedMeasureError
 from mmaudit.measures.base import NOT_HERE, Measure
-from mmaudit.measures.contribution import SCORES, score_intervals
+from mmaudit.measures.contribution import SCORES, rare_errors, score_intervals
 from mmaudit.measures.resampling import UnitSums
 from mmaudit.measures.shapley import modality_pairs
 from mmaudit.report.schema import Estimate, LabelledEstimate
@@ -45,13 +45,14 @@ class Interaction(Measure):
                 found = (
                     score_intervals(score, values, counts, sums.weights, reach=reach) if n else None
                 )
+                rare = rare_errors(sums, index, n) if score == "accuracy" and n else None
                 for place, (i, j) in enumerate(pairs):
                     if found is None:
                         estimate = Estimate(undefined="no sample of this class")
                     elif absent[i] or absent[j]:
                         estimate = Estimate(undefined=NOT_HERE)
                     else:
-                        estimate = found.estimate(place, n=n, groups=groups)
+                        estimate = found.estimate(place, n=n, groups=groups, warning=rare)
                     yield LabelledEstimate(
                         labels={
                             "first": sums.modalities[i],

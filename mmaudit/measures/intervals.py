@@ -8,8 +8,8 @@ warning:
 
 - proportions: Wilson's score interval; with groups at the effective number of samples, adjusted to Student's t (Korn &
   Graubard 1998). 93 to 97 %; percentiles of the bootstrap cover 82 to 93 % with 30 groups at accuracy 0.98.
-- contributions, interactions, shares: bootstrap standard error and Student's t. 93 to 96.6 %, except 92.3 to 93 % where
-  50 samples hold about one error; BCa and the studentised bootstrap fall to 90 % where few samples differ, and a
+- contributions, interactions, shares: bootstrap standard error and Student's t. 93 to 96.6 %; 92.3 to 93 % where 50
+  samples hold about one error, which warns; BCa and the studentised bootstrap fall to 90 % where few samples differ, and a
   correction for skewness to 91 %.
 - utilization: the same on the logarithm of the accuracy ratio. 93 to 97 %; percentiles fall to 91 % with 30 groups.
 - mean log-likelihoods: the studentised bootstrap (Hesterberg 2015), for their long tails. 93.5 to 95 % from 200 samples
@@ -40,6 +40,9 @@ __all__ = [
     "loss_intervals",
     "mean_intervals",
     "proportion_intervals",
+    "ratio_spread",
+    "student_factor",
+    "unseen_frequency",
     "wilson",
 ]
 
@@ -47,7 +50,7 @@ FEWEST_SAMPLES = 50
 FEWEST_GROUPS = 30
 FEWEST_SUCCESSES = 5
 FEWEST_EVENTS = 10
-"""Below so many effective events a warning is raised: see :func:`_spread`."""
+"""Below so many effective events a warning is raised: see :func:`ratio_spread`."""
 
 _LEAST_UNITS_TO_STUDENTISE = 20
 _LEVEL = 0.975
@@ -152,10 +155,10 @@ def proportion_intervals(successes: FloatArray, counts: FloatArray, *, grouped: 
         effective, events = n.astype(np.float64), np.full(value.shape, np.inf)
         if grouped:
             residuals = successes - value * counts
-            error, events, used = _spread(residuals, counts.sum(axis=0), counts)
+            error, events, used = ratio_spread(residuals, counts.sum(axis=0), counts)
             # No spread between groups says nothing about their number: fall back on one trial each.
             effective = np.where(error > _ROUNDING, value * (1 - value) / error**2, used)
-            effective = np.minimum(effective, n) * (_NORMAL / _student(used)) ** 2
+            effective = np.minimum(effective, n) * (_NORMAL / student_factor(used)) ** 2
             events = np.where(error > _ROUNDING, events, np.inf)
         low, high = wilson(value, effective)
     few = np.minimum(hits, n - hits)
@@ -191,9 +194,10 @@ def mean_intervals(
         value = numerators.sum(axis=0) / total
         value = np.where(np.abs(value) < _ROUNDING, 0.0, value)
         residuals = numerators - value * denominators
-        error, events, used = _spread(residuals, total, denominators if units is None else units)
+        counts = denominators if units is None else units
+        error, events, used = ratio_spread(residuals, total, counts)
     method = "bootstrap standard error and Student t"
-    lower = upper = _student(used)
+    lower = upper = student_factor(used)
     if weights is not None and len(numerators) >= _LEAST_UNITS_TO_STUDENTISE:
         quantiles = _studentised(residuals, denominators, weights(len(numerators)), error)
         # A replicate of equal units has no spread; where one occurs the t interval stands in.
@@ -202,7 +206,7 @@ def mean_intervals(
         upper = np.where(usable, -quantiles[0], upper)
         method = "studentised bootstrap"
     agree = error <= _ROUNDING * np.maximum(1.0, np.abs(value))
-    unseen = np.where(used > 1, reach * _unseen(used), np.nan)
+    unseen = np.where(used > 1, reach * unseen_frequency(used), np.nan)
     low = value - np.where(agree, unseen, lower * error)
     high = value + np.where(agree, unseen, upper * error)
     return Intervals(value, low, high, np.where(agree, np.inf, events), None, method)
@@ -225,10 +229,10 @@ def loss_intervals(
     total = with_.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         kept = without.sum(axis=0) / total
-        error, events, used = _spread(without - kept * with_, total, counts)
-        factor = np.exp(_student(used) * error / kept)
+        error, events, used = ratio_spread(without - kept * with_, total, counts)
+        factor = np.exp(student_factor(used) * error / kept)
         low, high = 1 - kept * factor, 1 - kept / factor
-        unseen = reach * _unseen(used) * counts.sum() / total
+        unseen = reach * unseen_frequency(used) * counts.sum() / total
         agree = (error <= _ROUNDING) & (total > 0)
         low = np.where(agree, 1 - kept - unseen, low)
         high = np.where(agree, np.minimum(1.0, 1 - kept + unseen), high)
@@ -255,18 +259,20 @@ def difference_intervals(
     parts = (without - kept * with_) / with_.sum(axis=0)
     i, j = pair
     residuals = (parts[:, j] - parts[:, i])[:, None]
-    error, events, used = _spread(residuals, np.ones(1), counts)
+    error, events, used = ratio_spread(residuals, np.ones(1), counts)
     value = np.array([kept[j] - kept[i]])
     agree = error <= _ROUNDING
     smallest = min(with_.sum(axis=0)[i], with_.sum(axis=0)[j])
-    half = np.where(agree, _unseen(used) * counts.sum() / smallest, _student(used) * error)
+    half = np.where(
+        agree, unseen_frequency(used) * counts.sum() / smallest, student_factor(used) * error
+    )
     method = "bootstrap standard error and Student t"
     return Intervals(
         value, value - half, value + half, np.where(agree, np.inf, events), None, method
     )
 
 
-def _spread(
+def ratio_spread(
     residuals: FloatArray, total: FloatArray, counts: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Standard error of a ratio of sums, effective events and units behind it.
@@ -284,11 +290,12 @@ def _spread(
     return np.where(used > 1, error, np.nan), events, used
 
 
-def _student(units: FloatArray) -> FloatArray:
+def student_factor(units: FloatArray) -> FloatArray:
+    """97.5 % quantile of Student's t with one degree of freedom less than units."""
     return np.asarray(stats.t.ppf(_LEVEL, np.maximum(units - 1, 1)))
 
 
-def _unseen(units: FloatArray) -> FloatArray:
+def unseen_frequency(units: FloatArray) -> FloatArray:
     """Upper 97.5 % bound (Clopper & Pearson 1934) of the frequency of something never seen."""
     return np.asarray(1 - (1 - _LEVEL) ** (1 / np.maximum(units, 1)))
 

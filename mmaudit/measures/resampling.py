@@ -15,23 +15,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from mmaudit.exceptions import RecordError
 from mmaudit.measures.shapley import interaction_matrix, modality_pairs, shapley_matrix
+from mmaudit.measures.units import distinct_keys, place_units, unit_keys
 from mmaudit.report.tables import NOTHING, read_chunks
 from mmaudit.typing import FloatArray, IntArray
 
 __all__ = [
     "LEAST_BLOCKS",
     "MOST_UNITS",
+    "VALUE_COLUMNS",
+    "Limits",
     "Score",
     "UnitSums",
     "bootstrap_weights",
+    "check_chunk",
+    "class_coalitions",
     "collect_sums",
+    "finite_rows",
+    "limits",
 ]
 
 Score: TypeAlias = Literal["accuracy", "log-likelihood"]
@@ -40,8 +46,6 @@ Score: TypeAlias = Literal["accuracy", "log-likelihood"]
 MOST_UNITS = 4096
 LEAST_BLOCKS = 128
 """Never fewer blocks than this: with 128 the end of an interval varies by about 6 % of its half-width."""
-
-"""A response is nothing when its largest entry is at most this part of the scale it is compared with."""
 
 _OVERALL_BYTES = 48 * 2**20
 _CLASS_BYTES = 16 * 2**20
@@ -125,7 +129,7 @@ class UnitSums:
         but one.
         """
         M = len(self.modalities)
-        return np.arange(2**M) if index is None else _class_coalitions(M)
+        return np.arange(2**M) if index is None else class_coalitions(M)
 
     def counts(self, index: int | None) -> FloatArray:
         """Samples in each unit, shape ``(U, 1)``."""
@@ -262,13 +266,10 @@ class UnitSums:
             RecordError: If columns have another number of coalitions, modalities or classes.
         """
         M, K = len(self.modalities), len(self.classes)
-        _check(chunk, M, K)
+        check_chunk(chunk, M, K)
         has = (chunk["present"][:, None] >> np.arange(M) & 1).astype(bool)
-        finite = np.isfinite(chunk["loglik"]).all(axis=1)
-        responses = {}
-        for name in _RESPONSES:
-            finite &= (np.isfinite(chunk[name]) | ~has).all(axis=1)
-            responses[name] = np.where(has, chunk[name], 0.0)
+        finite = finite_rows(chunk, M)
+        responses = {name: np.where(has, chunk[name], 0.0) for name in _RESPONSES}
         if not finite.all():
             self.left_out += int((~finite).sum())
             room = _MOST_NAMED - len(self.left_out_ids)
@@ -281,7 +282,7 @@ class UnitSums:
         overall = np.hstack([count, correct, loglik, *shared])[finite]
         _scatter(self._overall, overall, unit[finite])
         loglik[~finite] = 0.0
-        of_class = [count, correct[:, _class_coalitions(M)]]
+        of_class = [count, correct[:, class_coalitions(M)]]
         for game in (correct, loglik):
             of_class += [game @ self._shapley.T, game @ self._interactions.T]
         rows = np.hstack([*of_class, *shared])[finite]
@@ -298,6 +299,31 @@ _RESPONSES = (
     "response_loglik_zero",
     "response_size",
 )
+
+VALUE_COLUMNS = ("sample_id", "target", "present", "correct", "loglik", *_RESPONSES)
+"""Columns of the coalition table that :meth:`UnitSums.add` reads."""
+
+
+class Limits(NamedTuple):
+    """How much of a table is kept at a time."""
+
+    units: int
+    """Units of the overall sums, at most."""
+    class_units: int
+    """Units of the sums of one class, at most."""
+    rows: int
+    """Rows of a chunk."""
+
+
+def limits(M: int, K: int, most_units: int = MOST_UNITS) -> Limits:
+    """What fits into the memory that is granted, for M modalities and K classes."""
+    row = 8 * _overall_columns(M).length
+    class_row = 8 * _class_columns(M).length * K
+    return Limits(
+        min(most_units, max(LEAST_BLOCKS, _OVERALL_BYTES // row)),
+        min(most_units, max(LEAST_BLOCKS, _CLASS_BYTES // class_row)),
+        max(64, min(_MOST_ROWS, _CHUNK_BYTES // row)),
+    )
 
 
 def collect_sums(
@@ -330,14 +356,10 @@ def collect_sums(
     """
     if replicates < 100:
         raise RecordError(f"expected at least 100 bootstrap replicates, got {replicates}")
-    M, K = len(modalities), len(classes)
-    row = 8 * _overall_columns(M).length
-    class_row = 8 * _class_columns(M).length * K
-    most = min(most_units, max(LEAST_BLOCKS, _OVERALL_BYTES // row))
-    most_of_class = min(most_units, max(LEAST_BLOCKS, _CLASS_BYTES // class_row))
-
+    most, most_of_class, rows = limits(len(modalities), len(classes), most_units)
     column = "group" if grouped else "sample_id"
-    known = _distinct(folder, column, seed, stop_at=None if grouped else max(most, most_of_class))
+    stop_at = None if grouped else max(most, most_of_class)
+    known = distinct_keys(folder, column, seed, stop_at=stop_at)
     if not len(known):
         raise RecordError(f"the table in {folder} has no rows; there is nothing to measure")
     sums = UnitSums(
@@ -350,13 +372,10 @@ def collect_sums(
         class_units=min(most_of_class, len(known)),
         groups=len(known) if grouped else None,
     )
-    columns = ["sample_id", "target", "present", "correct", "loglik", *_RESPONSES]
-    if grouped:
-        columns.append("group")
-    rows = max(64, min(_MOST_ROWS, _CHUNK_BYTES // row))
+    columns = [*VALUE_COLUMNS, "group"] if grouped else VALUE_COLUMNS
     for chunk in read_chunks(folder, columns, rows=rows):
-        keys = _keys(chunk[column], seed)
-        sums.add(chunk, _units(keys, known, most), _units(keys, known, most_of_class))
+        keys = unit_keys(chunk[column], seed)
+        sums.add(chunk, place_units(keys, known, most), place_units(keys, known, most_of_class))
     if not sums.samples:
         raise RecordError(f"no sample of the table in {folder} has only finite values")
     return sums
@@ -381,34 +400,6 @@ def bootstrap_weights(units: int, replicates: int, seed: int) -> IntArray:
     return weights
 
 
-def _distinct(folder: Path, column: str, seed: int, stop_at: int | None) -> IntArray:
-    """Sorted distinct keys of a column; no more are read once there are more than ``stop_at``."""
-    known = np.empty(0, np.uint64)
-    for chunk in read_chunks(folder, [column, "sample_id"], rows=_MOST_ROWS):
-        lacking = pd.isna(chunk[column])
-        if lacking.any():
-            raise RecordError(
-                f"sample {chunk['sample_id'][lacking][0]} has no {column}; to resample by {column} "
-                f"every sample needs one: fill the column, or leave it out of the spec"
-            )
-        known = np.union1d(known, _keys(chunk[column], seed))
-        if stop_at is not None and len(known) > stop_at:
-            break
-    return known
-
-
-def _keys(ids: np.ndarray, seed: int) -> IntArray:
-    key = f"{seed % 2**64:016x}"
-    hashed = pd.util.hash_array(ids.astype(object), hash_key=key, categorize=False)
-    return np.asarray(hashed, dtype=np.uint64)
-
-
-def _units(keys: IntArray, known: IntArray, most: int) -> IntArray:
-    if len(known) <= most:
-        return np.searchsorted(known, keys)
-    return (keys % np.uint64(most)).astype(np.int64)
-
-
 def _scatter(table: FloatArray, rows: FloatArray, where: IntArray) -> None:
     """Add each row to the row of the table that it belongs to."""
     if not len(where):
@@ -418,7 +409,21 @@ def _scatter(table: FloatArray, rows: FloatArray, where: IntArray) -> None:
     table[places] += np.add.reduceat(rows[order], starts, axis=0)
 
 
-def _check(chunk: dict[str, np.ndarray], M: int, K: int) -> None:
+def finite_rows(chunk: dict[str, np.ndarray], M: int) -> np.ndarray:
+    """Which rows have only finite values, shape ``(n,)``, bool; of a modality that a sample lacks, none is asked for."""
+    lacks = (chunk["present"][:, None] >> np.arange(M) & 1) == 0
+    finite = np.isfinite(chunk["loglik"]).all(axis=1)
+    for name in _RESPONSES:
+        finite &= (np.isfinite(chunk[name]) | lacks).all(axis=1)
+    return np.asarray(finite)
+
+
+def check_chunk(chunk: dict[str, np.ndarray], M: int, K: int) -> None:
+    """Refuse rows of another number of modalities or classes.
+
+    Raises:
+        RecordError: With what came and what was expected.
+    """
     width = chunk["correct"].shape[1]
     if width != 2**M:
         raise RecordError(
@@ -433,7 +438,8 @@ def _check(chunk: dict[str, np.ndarray], M: int, K: int) -> None:
         )
 
 
-def _class_coalitions(M: int) -> IntArray:
+def class_coalitions(M: int) -> IntArray:
+    """Coalitions kept for a class: all up to five modalities, then the empty and the grand one, singles and all but one."""
     if M <= _PLAIN_CLASS_COALITIONS:
         return np.arange(2**M)
     single = 1 << np.arange(M)
@@ -449,7 +455,7 @@ def _class_columns(M: int) -> _Columns:
     return _Columns(
         {
             "count": 1,
-            "correct": len(_class_coalitions(M)),
+            "correct": len(class_coalitions(M)),
             "contribution accuracy": M,
             "interaction accuracy": pairs,
             "contribution log-likelihood": M,

@@ -14,7 +14,12 @@ from mmaudit.measures.shapley import game_size
 from mmaudit.report.schema import Estimate, LabelledEstimate
 from mmaudit.typing import FloatArray, GameValues, IntArray
 
-__all__ = ["ConditionalUtilizationRate", "utilization_rates", "utilization_spread"]
+__all__ = [
+    "ConditionalUtilizationRate",
+    "spread_pair",
+    "utilization_rates",
+    "utilization_spread",
+]
 
 _STABLE = 0.95
 
@@ -149,8 +154,6 @@ def _spread_row(
 ) -> LabelledEstimate:
     n = int(counts.sum())
     two = len(sums.modalities) == 2
-    high, low = 1, 0
-    warning = None
     if n == 0 or with_.sum() == 0 or here.sum() < 2:
         pair = " - ".join(sums.modalities[::-1]) if two else "max - min"
         reason = "no sample of this class"
@@ -161,25 +164,43 @@ def _spread_row(
             reason = "the accuracy of all modalities together is 0"
         estimate = Estimate(undefined=reason, n=n)
     else:
-        if not two:
-            compared = np.flatnonzero(here)
-            kept = without[:, compared].sum(axis=0)
-            most, least = int(kept.argmin()), int(kept.argmax())
-            if most == least:
-                most, least = 0, 1
-            drawn = sums.bootstrap(without[:, compared])
-            same = (drawn.argmin(axis=1) == most) & (drawn.argmax(axis=1) == least)
-            high, low = int(compared[most]), int(compared[least])
-            if same.mean() < _STABLE:
-                warning = (
-                    f"the most and the least used modality are the same in only "
-                    f"{100 * same.mean():.0f} % of the resamples, so the spread is overstated"
-                )
+        (high, low), warning = spread_pair(sums, without, here)
         pair = f"{sums.modalities[high]} - {sums.modalities[low]}"
         found = difference_intervals(without, with_, counts, (high, low))
         estimate = found.estimate(0, n=n, groups=groups, warning=warning)
     labels = {"quantity": "d_util", "modality": pair, "given": "rest", "class": name}
     return LabelledEstimate(labels=labels, estimate=estimate)
+
+
+def spread_pair(
+    sums: UnitSums, without: FloatArray, here: np.ndarray
+) -> tuple[tuple[int, int], str | None]:
+    """The two modalities that d_util compares.
+
+    Args:
+        sums: For the resampling.
+        without: Correct samples without each modality, shape ``(U, M)``.
+        here: Whether any sample has the modality, shape ``(M,)``, bool.
+
+    Returns:
+        The more and the less used one (for two modalities: second and first), and a warning where resampling changes them.
+    """
+    compared = np.flatnonzero(here)
+    if len(here) == 2 or len(compared) < 2:
+        return (1, 0), None
+    kept = without[:, compared].sum(axis=0)
+    most, least = int(kept.argmin()), int(kept.argmax())
+    if most == least:
+        most, least = 0, 1
+    drawn = sums.bootstrap(without[:, compared])
+    same = (drawn.argmin(axis=1) == most) & (drawn.argmax(axis=1) == least)
+    warning = None
+    if same.mean() < _STABLE:
+        warning = (
+            f"the most and the least used modality are the same in only "
+            f"{100 * same.mean():.0f} % of the resamples, so the spread is overstated"
+        )
+    return (int(compared[most]), int(compared[least])), warning
 
 
 def _without(m: int, M: int) -> IntArray:

@@ -4,11 +4,18 @@ from mmaudit.exceptions import SpecError
 from mmaudit.remedies.agm import AGM
 from mmaudit.remedies.base import Remedy, RemedyOptions
 from mmaudit.remedies.joint import Joint
+from mmaudit.remedies.mla import MLA
+from mmaudit.remedies.modality_dropout import ModalityDropout
+from mmaudit.remedies.ogm_ge import OGM, OGMGE
 
 __all__ = ["REMEDIES", "Remedy", "RemedyOptions", "find_remedy"]
 
 REMEDIES: dict[str, type[Remedy]] = {
     "agm": AGM,
+    "ogm_ge": OGMGE,
+    "ogm": OGM,
+    "mla": MLA,
+    "modality_dropout": ModalityDropout,
     "joint": Joint,
 }
 

@@ -123,7 +123,9 @@ def branch_features(
                 raise _AllAnsweredError
         return out
 
-    modules = {name: model.get_submodule(name) for name in dict.fromkeys(name for name, _ in wanted)}
+    modules = {
+        name: model.get_submodule(name) for name in dict.fromkeys(name for name, _ in wanted)
+    }
     try:
         with intercepted(modules, handle):
             model(*args, **kwargs)
@@ -194,8 +196,8 @@ def find_branches(
     for m, (modality, part) in enumerate(spec.modalities.items()):
         if part.encoders is None:
             # The model itself counts as an encoder where there is one modality: it is no part to build on.
-            own = (key for key, call in known.items() if call.modality == m and key[0])
-            wanted.update(dict.fromkeys(own, modality))
+            keys = (key for key, call in known.items() if call.modality == m and key[0])
+            wanted.update(dict.fromkeys(keys, modality))
             continue
         for name in part.encoders:
             row = rows.get(name)
@@ -214,8 +216,9 @@ def find_branches(
         own = spec.modalities[modality].encoders is None
         live = known[key].live if own and key in known else ()
         dims = known[key].dims if key in known else ()
+        taken: list[Tensor] = []
         for place, tensor in enumerate(outputs.get(key, ())):
-            repeated = any(tensor is other for other in outputs[key][:place])
+            repeated = any(tensor is other for other in taken)
             if (live and not live[place]) or repeated or not _is_dense(tensor):
                 continue
             samples = dims[place] if dims and dims[place] is not None else None
@@ -223,10 +226,9 @@ def find_branches(
             if samples is None or tensor.shape[samples] != batch.n:
                 continue
             features = _feature_dimension(tuple(tensor.shape), samples, last.get(key))
-            tap = Tap(
-                module=key[0], call=key[1], tensor=place, samples=samples, features=features
-            )
+            tap = Tap(module=key[0], call=key[1], tensor=place, samples=samples, features=features)
             width = 1 if features is None else tensor.shape[features]
+            taken.append(tensor)
             found.setdefault(modality, []).append((tap, width))
     return {
         name: Branch(

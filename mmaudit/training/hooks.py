@@ -39,6 +39,8 @@ class Training(Protocol):
     recipe: Recipe
     device: torch.device
     processes: int
+    steps: int
+    """Optimiser steps of the whole training, over all epochs, if it is not stopped early."""
 
     def joint_loss(self, batch: Any, micro: MicroBatch) -> Tensor:
         """Loss of the model's own forward on a micro-batch, as its share of the step; a scalar."""

@@ -37,14 +37,28 @@ from mmaudit.training.surroundings import (
     seed_streams,
 )
 
-__all__ = ["Data", "Forward", "PerSample", "Run", "TrainingResult", "TrainingStep", "train"]
+__all__ = [
+    "Collate",
+    "Data",
+    "Forward",
+    "PerSample",
+    "Run",
+    "TrainingResult",
+    "TrainingStep",
+    "train",
+]
 
 Data: TypeAlias = Dataset[Any] | Sequence[Any]
 """Anything with a length and samples by position."""
 Forward: TypeAlias = Callable[[nn.Module, Any], Any]
 """``forward(model, batch) -> outputs``."""
+Collate: TypeAlias = Callable[[list[Any]], Any]
+"""Samples -> batch."""
 PerSample: TypeAlias = Callable[[Any, Any], Tensor]
 """``f(outputs, batch)`` -> one value per sample, shape ``(B,)``."""
+
+
+_SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,7 @@ def train(
     forward: Forward,
     out: Path,
     scores: Mapping[str, PerSample] | None = None,
-    collate: Callable[[list[Any]], Any] | None = None,
+    collate: Collate | Mapping[str, Collate] | None = None,
     place: Callable[[Any, torch.device], Any] = send_to_device,
     hooks: Hooks | None = None,
     identity: Mapping[str, Any] | None = None,
@@ -124,7 +138,7 @@ def train(
         out: Folder for ``last.safetensors`` (resumable state), ``best.safetensors`` (selected weights), ``recipe.json`` and
             ``history.jsonl``; made if missing.
         scores: Further per-sample values to record, name -> function, for example accuracy.
-        collate: Samples -> batch; torch's default if left out.
+        collate: Samples -> batch, for both splits or by split; torch's default if left out.
         place: Puts a batch on the device.
         hooks: What a remedy changes; left out, nothing.
         identity: Names the remedy and its settings as JSON; a run is only resumed with the same.
@@ -162,8 +176,10 @@ def train(
                 measured=measured,
                 forward=forward,
                 out=Path(out),
+                collate=collate
+                if isinstance(collate, Mapping)
+                else dict.fromkeys(_SPLITS, collate),
                 loader={
-                    "collate_fn": collate,
                     "num_workers": workers,
                     "multiprocessing_context": "spawn" if workers else None,
                 },
@@ -212,6 +228,7 @@ class Run:
         measured: Mapping[str, PerSample],
         forward: Forward,
         out: Path,
+        collate: Mapping[str, Collate | None],
         loader: Mapping[str, Any],
         place: Callable[[Any, torch.device], Any],
         hooks: Hooks,
@@ -221,6 +238,7 @@ class Run:
     ) -> None:
         self.model, self.recipe, self.data, self.measured = model, recipe, data, measured
         self.forward, self.out, self.loader, self.tell = forward, out, loader, progress
+        self.collate = collate
         self.accelerator, self.place, self.hooks = accelerator, place, hooks
         self.device, self.processes = accelerator.device, accelerator.num_processes
         self.state, self.best = out / "last.safetensors", out / "best.safetensors"
@@ -320,7 +338,7 @@ class Run:
             )
         )
         self.total = torch.zeros((), device=accelerator.device)
-        loaded = self._load(self.data["train"], [list(micro.indices) for micro in plan])
+        loaded = self._load("train", [list(micro.indices) for micro in plan])
         micros: list[Micro] = []
         for micro, batch in zip(plan, loaded, strict=True):
             micros.append((replace(micro, epoch=epoch, step=self.done.step + 1), batch))
@@ -345,7 +363,8 @@ class Run:
 
     def share(self, losses: Tensor, micro: MicroBatch) -> Tensor:
         """Gradients are averaged over processes: this makes the average that of the whole step."""
-        return losses.sum() * (self.processes / micro.total)
+        scalar: Tensor = losses.sum() * (self.processes / micro.total)
+        return scalar
 
     def backward(self, batch: Any, micro: MicroBatch, part: int = 0) -> None:
         """Add the gradients of one micro-batch."""
@@ -397,8 +416,7 @@ class Run:
                 buffer
             )  # batch statistics differ between processes; the first one's are the stored ones
         told: dict[str, float] = {}
-        splits: tuple[Split, ...] = ("train", "validation")
-        for split in splits:
+        for split in _SPLITS:
             seed_streams(self.recipe.seed, epoch, self.accelerator.process_index)
             values = self._measure(split, epoch)
             told |= {f"{split} {name}": value for name, value in values.items()}
@@ -419,7 +437,7 @@ class Run:
         sums = torch.zeros(len(self.measured), dtype=torch.float64)
         # The bare model: processes may have different numbers of batches, and the wrapper would wait for all of them.
         with evaluation_mode(self.model):
-            for indices, batch in zip(batches, self._load(self.data[split], batches), strict=True):
+            for indices, batch in zip(batches, self._load(split, batches), strict=True):
                 outputs = self._outputs(self.model, batch)
                 for i, name in enumerate(self.measured):
                     sums[i] += self._values(name, outputs, batch, indices).cpu().double().sum()
@@ -449,10 +467,11 @@ class Run:
             )
         return values.float()
 
-    def _load(self, data: Data, batches: list[list[int]]) -> Iterator[Any]:
+    def _load(self, split: Split, batches: list[list[int]]) -> Iterator[Any]:
         loader: DataLoader[Any] = DataLoader(
-            data,  # type: ignore[arg-type]  # a list is a dataset to DataLoader, not to its annotations
+            self.data[split],  # type: ignore[arg-type]  # a list is a dataset to DataLoader, not to its annotations
             batch_sampler=batches,
+            collate_fn=self.collate[split],
             **self.loader,
         )
         for batch in loader:

@@ -157,53 +157,49 @@ def _from_batches(source: Source) -> Samples:
                 f"{source.description} come ready-made and '{path}' has samples of shape {' and '.join(map(str, sorted(shapes)[:2]))}, "
                 "which cannot be batched anew: give a DataLoader over a dataset instead."
             )
-    return Samples(_Rows(rows), _Gather(batches), f"{source.description}, kept in memory")
+    return Samples(_Rows(batches, rows), _gather, f"{source.description}, kept in memory")
 
 
 class _Rows(Dataset[Any]):
-    """Places of samples in ready-made batches."""
+    """Samples as their batch and their row in it."""
 
-    def __init__(self, rows: list[tuple[int, int]]) -> None:
-        self._rows = rows
+    def __init__(self, batches: list[Batch], rows: list[tuple[int, int]]) -> None:
+        self._batches, self._rows = batches, rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, position: int) -> tuple[int, int]:
-        return self._rows[position]
+    def __getitem__(self, position: int) -> tuple[Batch, int]:
+        number, row = self._rows[position]
+        return self._batches[number], row
 
 
-class _Gather:
-    """Places -> batch: rows of tensors, and whatever else the first batch holds."""
-
-    def __init__(self, batches: list[Batch]) -> None:
-        self._batches = batches
-        self._leaves = [tensor_paths(batch.data) for batch in batches]
-
-    def __call__(self, places: list[tuple[int, int]]) -> Batch:
-        first = self._batches[0]
-        picked = [(self._batches[number], number, row) for number, row in places]
-        values: dict[str, Tensor] = {}
-        for path, dim in first.dims.items():
-            if dim is not None:
-                parts = [
-                    take_rows(self._leaves[number][path], dim, torch.tensor([row]))
-                    for _, number, row in picked
-                ]
-                values[path] = torch.cat(parts, dim)
-        targets = [batch.targets[row] for batch, _, row in picked if batch.targets is not None]
-        return replace(
-            first,
-            data=with_values(first.data, values),
-            ids=[batch.ids[row] for batch, _, row in picked],
-            targets=np.array(targets, dtype=np.int32) if targets else None,
-            groups=None,
-            present={
-                name: np.array([batch.present[name][row] for batch, _, row in picked])
-                for name in first.present
-            },
-            n=len(picked),
-        )
+def _gather(picked: list[tuple[Batch, int]]) -> Batch:
+    """Rows of several batches as one: rows of tensors, and whatever else the first of them holds."""
+    first, _ = picked[0]
+    leaves = {id(batch): tensor_paths(batch.data) for batch, _ in picked}
+    values: dict[str, Tensor] = {}
+    for path, dim in first.dims.items():
+        if dim is not None:
+            parts = [
+                take_rows(leaves[id(batch)][path], dim, torch.tensor([row]))
+                for batch, row in picked
+            ]
+            values[path] = torch.cat(parts, dim)
+    targets = [batch.targets[row] for batch, row in picked if batch.targets is not None]
+    groups = [batch.groups[row] for batch, row in picked if batch.groups is not None]
+    return replace(
+        first,
+        data=with_values(first.data, values),
+        ids=[batch.ids[row] for batch, row in picked],
+        targets=np.array(targets, dtype=np.int32) if targets else None,
+        groups=groups or None,
+        present={
+            name: np.array([batch.present[name][row] for batch, row in picked])
+            for name in first.present
+        },
+        n=len(picked),
+    )
 
 
 def _no_note(note: object) -> None:

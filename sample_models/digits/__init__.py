@@ -27,11 +27,15 @@ class Demo:
         audit_file: The shipped ``audit.yaml``.
         title: What the subject is called.
         planted: The planted fault, in a few words.
+        remedy: What to retrain it with.
+        recipe: How.
     """
 
     audit_file: Path
     title: str
     planted: str
+    remedy: str
+    recipe: dict[str, Any]
 
 
 def demo() -> Demo:
@@ -40,6 +44,8 @@ def demo() -> Demo:
         audit_file=Path(__file__).with_name("audit.yaml"),
         title="Audio-visual digits, late fusion",
         planted="the picture drowns the sound",
+        remedy="modality_dropout",
+        recipe={"epochs": 5, "lr": 0.001, "optimizer": "adamw", "batch_size": 64},
     )
 
 

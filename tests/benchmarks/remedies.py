@@ -80,6 +80,7 @@ class Stepper:
             measured={"loss": task.loss},
             forward=task.forward,
             out=Path(self.folder.name),
+            collate={},
             loader={},
             place=task.place,
             hooks=self.hooks,

@@ -31,8 +31,12 @@ GRID: dict[str, list[dict[str, Any]]] = {
     "ogm_ge": [{"alpha": 0.3}, {"alpha": 0.8}],
     "mla": [{"memory": "cycle"}, {"memory": "released"}],
 }
-LATE_ONLY = {"mla": "needs an encoder for each modality"}
-RATES = (0.01, 0.04)
+LATE_ONLY: dict[str, str] = {
+    "mla": "needs an encoder for each modality",
+    "agm, separate passes": "without encoders there is nothing to reuse: agm itself runs every coalition whole",
+}
+RATES = {"joint": (0.005, 0.01, 0.02, 0.04)}
+TWO_RATES = (0.01, 0.04)
 SEEDS = (1, 2, 3, 4, 5)
 TUNING_SEED = 0
 EPOCHS = 5
@@ -131,7 +135,7 @@ def jobs(out: Path, fusions: list[str]) -> list[dict[str, Any]]:
         for method, settings in GRID.items():
             if fusion == "early" and method in LATE_ONLY:
                 continue
-            for lr in RATES:
+            for lr in RATES.get(method, TWO_RATES):
                 for options in settings:
                     found.append(_job(out, fusion, method, lr, options, TUNING_SEED, tuning=True))
     return found

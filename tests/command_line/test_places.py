@@ -44,11 +44,19 @@ def test_the_interrupted_audit_of_the_same_title_is_found(tmp_path, monkeypatch)
 
 
 def test_demo_folder_is_never_somebody_elses(tmp_path):
-    demo_folder(tmp_path / "new", "demo")
-    demo_folder(tmp_path, "demo")
+    subject = find_demo()
+    demo_folder(tmp_path / "new", subject)
+    demo_folder(tmp_path, subject)
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(RecordError, match="holds no audit"):
-        demo_folder(tmp_path, "demo", overwrite=True)
+    with pytest.raises(RecordError, match=r"notes\.txt, which is not of this demo"):
+        demo_folder(tmp_path, subject)
+    for name in ("audit", "retrained"):
+        mine = tmp_path / f"of {name}" / name
+        mine.mkdir(parents=True)
+        (mine / "thesis.tex").touch()
+        with pytest.raises(RecordError, match="not of this demo"):
+            demo_folder(mine.parent, subject)
+        assert (mine / "thesis.tex").exists()
 
 
 def test_the_demo_is_installed():

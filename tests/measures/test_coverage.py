@@ -2,8 +2,8 @@
 
 A scenario in which most data sets warn makes no claim. The others are judged over all their data sets, warned or not: to
 leave out the warned ones would select by the outcome. The band is widened by one point, two Monte Carlo standard errors.
-Two figures at 50 samples are at its edge in truth: Wilson's interval covers 97.03 % at accuracy 0.9 (exactly, from the
-binomial distribution), and contributions 92.3 to 93 % at accuracy 0.98.
+One figure at 50 samples is at its edge in truth: Wilson's interval covers 97.03 % at accuracy 0.9 (exactly, from the
+binomial distribution). Contributions cover 92.3 to 93 % there at accuracy 0.98, and say so (``rare_errors``).
 """
 
 from __future__ import annotations

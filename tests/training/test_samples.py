@@ -112,3 +112,16 @@ def test_absent_modalities_stay_absent() -> None:
     assert samples.batch([1, 2]).present["a"].tolist() == [True, False]
     cut = open_samples([{k: v[:3] for k, v in columns.items()}], SPEC)
     assert cut.batch([2, 0]).present["a"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("kind", ["loader", "arrays", "file", "batches"])
+def test_one_splits_collate_function_does_not_look_into_another_split(
+    kind: str, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir(), second.mkdir()
+    samples = open_samples(sources(first)[kind], SPEC)
+    others = {k: v + 100 if k != "y" else v for k, v in arrays().items()}
+    other = open_samples(others, SPEC)
+    mixed = samples.collate if kind in ("arrays", "file") else other.collate
+    assert mixed([other.data[3]]).data["b"].item() == 103

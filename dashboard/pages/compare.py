@@ -1,0 +1,208 @@
+"""Before and after: the verdict of a comparison, every number with its difference, and how to make another comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import Dash, html
+from dash.dependencies import Input, Output
+
+from dashboard import ids
+from dashboard.changes import changes_info, changes_table, main_changes, measure_table, plot_changes
+from dashboard.components.browser import aria
+from dashboard.components.graph import drawing, figure_card
+from dashboard.components.tables import data_table
+from dashboard.components.texts import card, command, folded, heading, link, notice, sentences
+from dashboard.data import AuditRow, ComparisonRow, folder_name
+from dashboard.site import Page, Site
+from dashboard.values import identity
+from mmaudit.exceptions import RecordError
+from mmaudit.report.comparison import ComparedMeasure, Comparison
+from mmaudit.report.labels import shorten
+from mmaudit.report.numbers import count
+
+__all__ = ["PAGE"]
+
+_BEFORE, _AFTER, _FOUND = "compare-before", "compare-after", "compare-found"
+_MOST_CHOICES = 1000
+_MOST_ROWS = 200
+
+
+def _layout(site: Site, key: str) -> Any:
+    return _one(site, key) if key else _all(site)
+
+
+def _register(app: Dash, site: Site) -> None:
+    @app.callback(
+        Output(_FOUND, "children"),
+        Input(_BEFORE, "value"),
+        Input(_AFTER, "value"),
+        prevent_initial_call=True,
+    )
+    def choose(before: Any, after: Any) -> Any:
+        return _between(site, identity(before), identity(after))
+
+
+def _all(site: Site) -> list[Any]:
+    comparisons, audits = site.library.comparisons(), site.library.audits().rows
+    said = (
+        "Two audits of the same samples, number by number. Retraining makes a comparison by itself."
+    )
+    return [
+        heading("Compare", html.P(said, className="soft")),
+        *_list(comparisons),
+        *(_chooser(audits) if len(audits) > 1 else []),
+    ]
+
+
+def _list(comparisons: tuple[ComparisonRow, ...]) -> list[Any]:
+    if not comparisons:
+        return [notice(["No comparison yet. ", link("Ask for a retraining", ids.address("retrain")), ", or choose two audits."])]  # fmt: skip
+    rows = [
+        (
+            link(f"{row.before} → {row.after}", ids.address("compare", row.key)),
+            row.headline,
+            f"{row.created.astimezone():%Y-%m-%d %H:%M}",
+            folder_name(row.place),
+        )
+        for row in comparisons[:_MOST_ROWS]
+    ]
+    headers = ("Before → after", "Verdict", "When", "Folder")
+    return [
+        html.Div(data_table("Comparisons, the newest first", headers, rows), className="card")
+    ]  # fmt: skip
+
+
+def _chooser(audits: tuple[AuditRow, ...]) -> list[Any]:
+    data = [
+        {
+            "value": row.key,
+            "label": f"{row.title} · {row.created.astimezone():%Y-%m-%d %H:%M} · {folder_name(row.place)}",
+        }
+        for row in audits[:_MOST_CHOICES]
+    ]
+    selects = [
+        dmc.Select(id=name, label=label, data=data, searchable=True, limit=50)
+        for name, label in ((_BEFORE, "Before"), (_AFTER, "After"))
+    ]
+    return card(
+        "Two audits",
+        "two-audits",
+        [html.Div(selects, className="form two"), html.Div(id=_FOUND, role="status")],
+    )
+
+
+def _between(site: Site, before: str, after: str) -> Any:
+    """A link to the comparison of two audits, or how to make it: nothing is computed here."""
+    rows = [site.library.row(key) if key else None for key in (before, after)]
+    first, second = rows
+    if first is None or second is None:
+        return None
+    if first.key == second.key:
+        return html.P("Choose two different audits.")
+    for known in site.library.comparisons():
+        if (known.before_id, known.after_id) == (first.report_id, second.report_id):
+            return html.P(
+                [f"{known.headline}. ", link("Open the comparison", ids.address("compare", known.key))]
+            )  # fmt: skip
+    return html.Div(
+        [
+            html.P(
+                "These two have not been compared. In a terminal, in the folder of the workspace:"
+            ),
+            command(f"mmaudit compare {_quoted(first.place)} {_quoted(second.place)}"),
+        ]
+    )
+
+
+def _one(site: Site, key: str) -> list[Any]:
+    try:
+        row, comparison = site.library.comparison(key)
+    except RecordError:
+        return [
+            heading("No such comparison"),
+            notice(["The workspace has no readable comparison under this address. ", link("See all comparisons", ids.address("compare"))]),
+        ]  # fmt: skip
+    info = changes_info(comparison)
+    drawn = None if info.undefined is not None else drawing(plot_changes(info))
+    changes = main_changes(comparison)
+    table = changes_table(changes)
+    return [
+        heading(f"{row.before} → {row.after}", _sides(site, row, comparison)),
+        *_verdict(comparison),
+        *card(
+            "Before and after",
+            "changes",
+            [
+                data_table(
+                    "The same samples; p for no change, corrected for how many were tested; gained and lost in samples", table.headers, table.rows
+                )
+            ],
+        ),
+        figure_card("changes-figure", info.words, drawn, changes_table(info.changes)._replace(rows=()), info.undefined),
+        *card("Every measure", "every-measure", [_measure(m) for m in comparison.measures.values()], long=True),
+        *_methods(comparison),
+    ]  # fmt: skip
+
+
+def _sides(site: Site, row: ComparisonRow, comparison: Comparison) -> html.P:
+    keys = {audit.report_id: audit.key for audit in site.library.audits().rows}
+    links: list[Any] = []
+    for side, report_id in (("before", row.before_id), ("after", row.after_id)):
+        if report_id in keys:
+            links += [link(f"The audit {side}", ids.address("diagnosis", keys[report_id])), " · "]
+    control = site.library.comparison_at(site.library.folder / row.place / "control")
+    if control is not None:
+        links += [link("Plain training with the same budget against this", ids.address("compare", control)), " · "]  # fmt: skip
+    groups = "" if comparison.groups is None else f" in {count(comparison.groups)} groups"
+    return html.P([*links, f"{count(comparison.samples)} samples{groups}"], className="soft")
+
+
+def _verdict(comparison: Comparison) -> list[Any]:
+    verdict = comparison.verdict
+    parts: list[Any] = [
+        html.P(html.Strong(verdict.headline), className="headline"),
+        html.P(verdict.sentence),
+    ]
+    if verdict.caveats:
+        parts.append(sentences([shorten(text, 400) for text in verdict.caveats]))
+    warnings = [note for note in comparison.notes if note.kind != "information"]
+    if warnings:
+        texts = [html.Li(shorten(f"{n.topic}: {n.text}", 400)) for n in warnings[:20]]
+        parts.append(html.Ul(texts, className="warnings", **aria(label="Warnings")))
+    return card("Verdict", "verdict", parts)
+
+
+def _measure(measure: ComparedMeasure) -> html.Details:
+    title = f"{shorten(measure.title, 80)}, {shorten(measure.unit, 60)}"
+    if measure.undefined is not None:
+        return folded(title, [html.P(f"Undefined: {shorten(measure.undefined, 400)}")])
+    parts: list[Any] = []
+    for caption, per_class in (("All classes together", False), ("Class by class", True)):
+        table = measure_table(measure, per_class=per_class, most=_MOST_ROWS)
+        if table.rows:
+            of = sum((r.labels.get("class", "all") != "all") == per_class for r in measure.rows)
+            more = f", {count(len(table.rows))} of {count(of)} rows" if of > len(table.rows) else ""
+            parts.append(data_table(f"{caption}{more}", table.headers, table.rows))
+    return folded(title, parts or [html.P("It has no rows.")])
+
+
+def _methods(comparison: Comparison) -> list[Any]:
+    pairs = [(name, shorten(str(value), 300)) for name, value in list(comparison.settings.items())[:50]]  # fmt: skip
+    masks = [(shorten(name, 80), shorten(mask, 200)) for name, mask in comparison.masks.items()]
+    parts = [
+        folded("Masks", [data_table("How modalities were made absent", ("Modality", "Mask"), masks)]),
+        folded("Settings", [data_table("Settings", ("Setting", "Value"), pairs)]),
+    ]  # fmt: skip
+    if comparison.notes:
+        notes = [(n.topic, n.kind, shorten(n.text, 400)) for n in comparison.notes[:50]]
+        parts.append(folded("Notes", [data_table("Notes", ("Topic", "Kind", "Text"), notes)]))
+    return card("Methods", "methods", parts, long=True)
+
+
+def _quoted(place: str) -> str:
+    return shorten(place, 200) if place.replace("/", "").replace("-", "").isalnum() else f'"{shorten(place, 200)}"'  # fmt: skip
+
+
+PAGE = Page("Compare", "Compare · mmaudit", _layout, _register)

@@ -1,0 +1,153 @@
+"""What changed, as the page of a comparison shows it."""
+
+import pytest
+
+from dashboard.changes import (
+    changes_info,
+    changes_table,
+    main_changes,
+    measure_table,
+    p_text,
+    plot_changes,
+)
+from dashboard.data import Library
+from mmaudit.exceptions import RecordError
+from mmaudit.report.comparison import Comparison
+from tests.dashboard.comparisons import make_comparison
+from tests.dashboard.conftest import make_app
+from tests.dashboard.requests import body, send
+from tests.report.fixtures import empty_report, hostile_report, make_report
+
+
+def _pair(**options):
+    before, after = (make_report(samples=120, seed=seed, **options) for seed in (0, 1))
+    after.record = after.record.model_copy(update={"report_id": "b" * 26})
+    return before, after
+
+
+@pytest.fixture
+def comparison():
+    return make_comparison(*_pair())
+
+
+def test_the_accuracy_comes_first_and_every_modality_after_it(comparison):
+    names = [change.name for change in main_changes(comparison)]
+    assert names == [
+        "Accuracy",
+        "Contribution of audio",
+        "Contribution of image",
+        "Utilization of audio given rest",
+        "Utilization of image given rest",
+        "Response accuracy of audio",
+        "Response accuracy of image",
+    ]
+
+
+def test_numbers_are_those_of_the_comparison(comparison):
+    for change in main_changes(comparison):
+        assert change.row in [
+            row for measure in comparison.measures.values() for row in measure.rows
+        ]
+    table = changes_table(main_changes(comparison))
+    accuracy = table.rows[0]
+    assert accuracy[0] == "Accuracy"
+    assert accuracy[-1] == "7 / 3"
+    assert accuracy[3].startswith(("+", "-"))
+
+
+def test_every_difference_is_drawn_with_its_interval(comparison):
+    info = changes_info(comparison)
+    figure = plot_changes(info)
+    assert len(figure.data) == len(info.changes) == 7
+    for trace, change in zip(figure.data, info.changes, strict=True):
+        assert trace.x[0] == change.row.difference.value
+        assert trace.error_x.array[0] == pytest.approx(0.02)
+    assert info.words.title.startswith("Accuracy ")
+
+
+def test_all_rows_of_a_measure_are_in_one_of_its_two_tables(comparison):
+    for measure in comparison.measures.values():
+        total = sum(len(measure_table(measure, per_class=p, most=10**6).rows) for p in (True, False))  # fmt: skip
+        assert total == len(measure.rows)
+        assert len(measure_table(measure, per_class=True, most=3).rows) <= 3
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0005, "< .001"), (0.001, ".001"), (0.5, ".500"), (1.0, "1.000"), (None, "–")]
+)
+def test_p_is_written_in_one_way(p, text):
+    assert p_text(p) == text
+
+
+def test_nothing_to_compare_is_said():
+    empty = make_comparison(empty_report(), empty_report())
+    info = changes_info(empty)
+    assert info.undefined
+    assert plot_changes(info).layout.height
+
+
+def _saved(workspace, before, after):
+    before.save(workspace / "one")
+    after.save(workspace / "two")
+    make_comparison(before, after).save(workspace / "two")
+    return make_app(workspace)
+
+
+def _page(served, path):
+    answer = send(served, body(served.app, "content.children", {"location.pathname": path}))
+    assert answer.status_code == 200
+    return answer.get_data(as_text=True).replace("\\u002f", "/")
+
+
+def test_comparisons_are_listed_and_open(workspace):
+    served = _saved(workspace, *_pair())
+    (row,) = served.site.library.comparisons()
+    assert row.headline == "No clear change"
+    assert served.site.library.comparison_at(workspace / "two") == row.key
+    assert f"/compare/{row.key}" in _page(served, "/compare")
+    text = _page(served, f"/compare/{row.key}")
+    for part in ("Verdict", "No clear change", "Before and after", "Every measure", "An invented warning", "/diagnosis/"):  # fmt: skip
+        assert part in text
+
+
+def test_hostile_names_in_a_comparison_stay_text(tmp_path):
+    before, after = hostile_report(), hostile_report()
+    after.record = after.record.model_copy(update={"report_id": "b" * 26})
+    served = _saved(tmp_path, before, after)
+    (row,) = served.site.library.comparisons()
+    assert _page(served, f"/compare/{row.key}")
+
+
+def test_two_audits_lead_to_their_comparison_or_to_how_to_make_it(workspace):
+    served = _saved(workspace, *_pair())
+    library = served.site.library
+    keys = {row.place: row.key for row in library.audits().rows}
+
+    def found(before, after):
+        values = {"compare-before.value": before, "compare-after.value": after}
+        answer = send(served, body(served.app, "compare-found.children", values))
+        return answer.get_data(as_text=True).replace("\\u002f", "/")
+
+    assert library.comparisons()[0].key in found(keys["one"], keys["two"])
+    assert "mmaudit compare two one" in found(keys["two"], keys["one"])
+    assert "different" in found(keys["one"], keys["one"])
+    for odd in ("", None, "x", "a" * 26 + "b"):
+        assert "mmaudit compare" not in found(odd, keys["one"])
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"schema_version": 1}', b"[]"])
+def test_a_comparison_that_cannot_be_read_is_not_listed(workspace, content):
+    served = _saved(workspace, *_pair())
+    (workspace / "bad").mkdir()
+    (workspace / "bad" / "comparison.json").write_bytes(content)
+    assert len(served.site.library.comparisons()) == 1
+
+
+def test_only_ids_of_the_list_lead_to_a_comparison(workspace):
+    served = _saved(workspace, *_pair())
+    (row,) = served.site.library.comparisons()
+    _, whole = Library(workspace).comparison(row.key)
+    assert isinstance(whole, Comparison)
+    for key in ("", "two", "../two", "a" * 26):
+        with pytest.raises(RecordError, match="no comparison"):
+            served.site.library.comparison(key)
