@@ -19,7 +19,7 @@ from dashboard import ids
 from dashboard.components import graph
 from dashboard.components.browser import in_browser
 from dashboard.components.shell import INDEX, make_shell, not_found
-from dashboard.components.texts import notice
+from dashboard.components.texts import heading, notice
 from dashboard.pages import PAGES
 from dashboard.security import LARGEST_BODY, Access, Guard, policy
 from dashboard.site import Site
@@ -64,6 +64,9 @@ def create_app(site: Site, access: Access) -> Dash:
     for page in PAGES.values():
         page.register(app, site)
     _check_requests(app, server)
+    # Dash registers its files at the first request, and of two at a time the second would not find them.
+    with server.test_request_context():
+        server.preprocess_request()
     hashes: list[str] = []
 
     def content_policy() -> str:
@@ -98,8 +101,11 @@ def _register_routing(app: Dash, site: Site) -> None:
         page = PAGES.get(found[0]) if found is not None else None
         if found is None or page is None:
             return not_found(), {"title": "No such page · mmaudit", "place": ""}, None
-        place = found[0] or "audits"
-        return page.layout(site, found[1]), {"title": page.title, "place": place}, None
+        try:
+            content = page.layout(site, found[1])
+        except Exception as error:
+            content = [heading("This page failed"), notice(_said(_logged(error)), colour="red")]
+        return content, {"title": page.title, "place": found[0] or "audits"}, None
 
     in_browser(
         app,

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+# Not used here, but pyarrow would import it later, in one thread, while plotly in another takes the half of it that is there.
+import pandas as pd  # noqa: F401
 import pyarrow as pa
 import pyarrow.parquet as pq
 

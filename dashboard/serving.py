@@ -78,6 +78,8 @@ def serve(
         port = int(listening.getsockname()[1])
         access = Access.of(new_token(), _names(place, trusted_hosts), port=port)
         site = Site(Library(folder), Desk(folder), read_only=read_only)
+        # Who opens the list first does not wait for it.
+        threading.Thread(target=site.library.audits, daemon=True).start()
         app = create_app(site, access)
         name = trusted_hosts[0] if trusted_hosts and not place.loopback else _written(place)
         address = f"http://{_with_port(name, port)}/?token={access.token}"

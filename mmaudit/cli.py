@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmaudit.command_line.comparing import compare
 from mmaudit.command_line.demonstrating import demo
 from mmaudit.command_line.ending import (
     Commands,
@@ -23,8 +24,10 @@ from mmaudit.command_line.ending import (
     say,
 )
 from mmaudit.command_line.improving import retrain, unimodal
+from mmaudit.command_line.jobs import jobs, register
 from mmaudit.command_line.options import known_device, measure_keys, yaml_mapping
 from mmaudit.command_line.running import owners_code, results_console
+from mmaudit.command_line.serving import serve
 
 if TYPE_CHECKING:
     from mmaudit.report import AuditReport
@@ -374,8 +377,9 @@ def preview(
     )
 
 
-for command in (retrain, unimodal, demo):
+for command in (retrain, unimodal, compare, demo, register, serve):
     app.command()(command)
+app.add_typer(jobs, name="jobs")
 
 
 def _ask(what: str, guess: str, reason: str) -> str:

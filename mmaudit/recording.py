@@ -23,7 +23,7 @@ from mmaudit.evidence.table import ShardInfo, shard_infos
 from mmaudit.evidence.workspace import TABLE
 from mmaudit.exceptions import ModelError
 from mmaudit.masking.build import describe_masks
-from mmaudit.masking.spec import MaskingSpec
+from mmaudit.masking.spec import AuditSpec, MaskingSpec
 from mmaudit.measures import compute_measures
 from mmaudit.report.schema import (
     DataRecord,
@@ -119,6 +119,7 @@ def make_record(
         failures=failures,
         notes=tuple(dict.fromkeys(notes)),
         tables={TABLE: TABLE},
+        lineage=spec.lineage if isinstance(spec, AuditSpec) else {},
     )
 
 

@@ -86,7 +86,11 @@ def train_references(
                 train_data=opened.train.data,
                 validation_data=opened.validation.data,
                 test_data=test.data,
-                collate=opened.train.collate,
+                collate={
+                    "train": opened.train.collate,
+                    "validation": opened.validation.collate,
+                    "test": test.collate,
+                },
                 example=opened.example,
                 out=out / name / "training",
                 resume=resume,

@@ -133,6 +133,7 @@ def retrain(
             _reuse(Path(before), source, spec, out / "before")
     processes.wait()
     first = work.audited(source, out / "before", "Audit before")
+    work.parent = first.record.report_id
     notes, after = work.trained(remedy, request.options, out, "Training", "Audit after")
     reference = None
     if control:
@@ -164,6 +165,8 @@ class _Work:
     processes: Processes
     workers: int
     progress: Progress | None
+    parent: str = ""
+    """Report id of the audit before."""
 
     def audited(self, audit_file: Path, folder: Path, stage: str) -> AuditReport:
         """The record of a model; audits it unless that was done."""
@@ -214,7 +217,7 @@ class _Work:
                 said = [*opened.notes, *hooks.notes]
                 write_json_atomic(notes, said)
                 write_bytes_atomic(folder / WEIGHTS, result.weights.read_bytes())
-                write_text_atomic(folder / AUDIT_FILE, self._audit_file(hooks))
+                write_text_atomic(folder / AUDIT_FILE, self._audit_file(hooks, options))
             self.processes.wait()
         report = self.audited(folder / AUDIT_FILE, folder / "after", audit_stage)
         return json.loads(notes.read_text()), report
@@ -237,7 +240,7 @@ class _Work:
         self.processes.wait()
         return found, beside
 
-    def _audit_file(self, hooks: Remedy) -> str:
+    def _audit_file(self, hooks: Remedy, options: dict[str, Any]) -> str:
         """An audit file for the retrained model."""
         changes = hooks.audit_changes(self.spec)
         spec = self.spec.model_copy(
@@ -247,6 +250,13 @@ class _Work:
                 "expected": None,
                 "strip_prefix": None,
                 "directory": home_of(self.source, self.spec),
+                "lineage": {
+                    "parent": self.parent,
+                    "remedy": hooks.key,
+                    "options": json.dumps(options, sort_keys=True),
+                    "start": self.request.start,
+                    "recipe": self.request.recipe.model_dump_json(exclude_defaults=True),
+                },
                 **changes,
             }
         )

@@ -162,7 +162,7 @@ def train_unimodal(
     train_data: Data,
     validation_data: Data,
     test_data: Data,
-    collate: Callable[[list[Any]], Batch],
+    collate: Callable[[list[Any]], Batch] | Mapping[str, Callable[[list[Any]], Batch]],
     example: Batch,
     out: Path,
     structure: Structure | None = None,
@@ -183,7 +183,7 @@ def train_unimodal(
         train_data: Samples by position.
         validation_data: Select the model.
         test_data: Looked at once, at the end.
-        collate: Samples -> batch.
+        collate: Samples -> batch; one, or one each for ``train``, ``validation`` and ``test``.
         example: A batch of the training data.
         out: Folder of the training, see :func:`~mmaudit.training.train`.
         structure: What is known of the model's inside; left out, it is found here.
@@ -220,7 +220,8 @@ def train_unimodal(
         device=device,
         workers=workers,
     )
-    accuracy = alone.test(reference, test_data, collate, recipe.batch_size, workers)
+    of_test = collate["test"] if isinstance(collate, Mapping) else collate
+    accuracy = alone.test(reference, test_data, of_test, recipe.batch_size, workers)
     return UnimodalResult(
         modality=modality,
         model=reference,

@@ -60,6 +60,8 @@ def test_the_whole_way(project: Path, tmp_path: Path) -> None:
     first = result.after.to_frame("contributions")
     assert again.to_frame("contributions")["value"].equals(first["value"])
     assert "AGM" in again.title
+    assert again.record.lineage["parent"] == result.before.record.report_id
+    assert again.record.lineage["remedy"] == "agm"
     # The model as it came is untouched.
     assert all(torch.equal(load_file(tmp_path / "weights.safetensors")[k], came[k]) for k in came)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -9,7 +10,7 @@ from dash import Dash, html
 from dash.dependencies import Input, Output
 
 from dashboard import ids
-from dashboard.changes import changes_info, changes_table, main_changes, measure_table, plot_changes
+from dashboard.changes import gained_and_lost, is_per_class, measure_table
 from dashboard.components.browser import aria
 from dashboard.components.graph import drawing, figure_card
 from dashboard.components.tables import data_table
@@ -18,6 +19,7 @@ from dashboard.data import AuditRow, ComparisonRow, folder_name
 from dashboard.site import Page, Site
 from dashboard.values import identity
 from mmaudit.exceptions import RecordError
+from mmaudit.figures.comparison import comparison_info, comparison_table, plot_comparison
 from mmaudit.report.comparison import ComparedMeasure, Comparison
 from mmaudit.report.labels import shorten
 from mmaudit.report.numbers import count
@@ -106,12 +108,14 @@ def _between(site: Site, before: str, after: str) -> Any:
             return html.P(
                 [f"{known.headline}. ", link("Open the comparison", ids.address("compare", known.key))]
             )  # fmt: skip
+    target = f"comparisons/{first.key[:8]}-{second.key[:8]}/comparison.json"
+    words = ["mmaudit", "compare", first.place, second.place, "--out", target]
     return html.Div(
         [
             html.P(
                 "These two have not been compared. In a terminal, in the folder of the workspace:"
             ),
-            command(f"mmaudit compare {_quoted(first.place)} {_quoted(second.place)}"),
+            command(shlex.join(words)),
         ]
     )
 
@@ -124,10 +128,11 @@ def _one(site: Site, key: str) -> list[Any]:
             heading("No such comparison"),
             notice(["The workspace has no readable comparison under this address. ", link("See all comparisons", ids.address("compare"))]),
         ]  # fmt: skip
-    info = changes_info(comparison)
-    drawn = None if info.undefined is not None else drawing(plot_changes(info))
-    changes = main_changes(comparison)
-    table = changes_table(changes)
+    info = comparison_info(comparison)
+    drawn = None if info.undefined is not None else drawing(plot_comparison(info))
+    table = comparison_table(info)
+    caption = "The same samples in both; p for no change, corrected for how many were tested"
+    moved = gained_and_lost(comparison)
     return [
         heading(f"{row.before} → {row.after}", _sides(site, row, comparison)),
         *_verdict(comparison),
@@ -135,15 +140,19 @@ def _one(site: Site, key: str) -> list[Any]:
             "Before and after",
             "changes",
             [
-                data_table(
-                    "The same samples; p for no change, corrected for how many were tested; gained and lost in samples", table.headers, table.rows
-                )
+                data_table(caption, table.headers, table.rows),
+                html.P(moved, className="soft") if moved else None,
             ],
         ),
-        figure_card("changes-figure", info.words, drawn, changes_table(info.changes)._replace(rows=()), info.undefined),
-        *card("Every measure", "every-measure", [_measure(m) for m in comparison.measures.values()], long=True),
+        figure_card("comparison", info.words, drawn, table._replace(rows=()), info.undefined),
+        *card(
+            "Every measure",
+            "every-measure",
+            [_measure(measure) for measure in comparison.measures.values()],
+            long=True,
+        ),
         *_methods(comparison),
-    ]  # fmt: skip
+    ]
 
 
 def _sides(site: Site, row: ComparisonRow, comparison: Comparison) -> html.P:
@@ -182,7 +191,7 @@ def _measure(measure: ComparedMeasure) -> html.Details:
     for caption, per_class in (("All classes together", False), ("Class by class", True)):
         table = measure_table(measure, per_class=per_class, most=_MOST_ROWS)
         if table.rows:
-            of = sum((r.labels.get("class", "all") != "all") == per_class for r in measure.rows)
+            of = sum(is_per_class(row) == per_class for row in measure.rows)
             more = f", {count(len(table.rows))} of {count(of)} rows" if of > len(table.rows) else ""
             parts.append(data_table(f"{caption}{more}", table.headers, table.rows))
     return folded(title, parts or [html.P("It has no rows.")])
@@ -199,10 +208,6 @@ def _methods(comparison: Comparison) -> list[Any]:
         notes = [(n.topic, n.kind, shorten(n.text, 400)) for n in comparison.notes[:50]]
         parts.append(folded("Notes", [data_table("Notes", ("Topic", "Kind", "Text"), notes)]))
     return card("Methods", "methods", parts, long=True)
-
-
-def _quoted(place: str) -> str:
-    return shorten(place, 200) if place.replace("/", "").replace("-", "").isalnum() else f'"{shorten(place, 200)}"'  # fmt: skip
 
 
 PAGE = Page("Compare", "Compare · mmaudit", _layout, _register)

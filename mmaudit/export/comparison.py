@@ -147,16 +147,19 @@ def _also(comparison: Comparison, shown: tuple[Change, ...]) -> tuple[str, ...]:
         return ()
     if not moved:
         return (f"None of {count(len(others))} other numbers changed (corrected p below .05).",)
-    key, row = min(moved, key=lambda item: (item[1].p_holm, -_size(item[1])))
-    said = (
-        f"{key} of {', '.join(row.labels.values())} {with_interval(row.difference, 3, signed=True)}"
-    )
-    return (
-        shorten(
-            f"{count(len(moved))} of {count(len(others))} other numbers changed too (corrected p below .05), for example {said}.",
-            _WIDTH,
+    # An example about all classes says more than one about a single class.
+    key, row = min(
+        moved,
+        key=lambda item: (
+            item[1].labels.get("class", "all") != "all",
+            item[1].p_holm,
+            -_size(item[1]),
         ),
     )
+    about = ", ".join(value for value in row.labels.values() if value != "all")
+    said = f"{key} ({about}) {with_interval(row.difference, 3, signed=True)}"
+    text = f"{count(len(moved))} of {count(len(others))} other numbers changed too (corrected p below .05), for example {said}."
+    return (shorten(text, _WIDTH),)
 
 
 def _size(row: Difference) -> float:

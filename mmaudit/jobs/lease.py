@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ except ImportError:  # Windows
 
 __all__ = ["Lease", "held", "locked", "needs_linux"]
 
+_ELSEWHERE = "background jobs need Linux (flock, /proc, pidfd): on this system use 'mmaudit retrain', which needs no queue"
 _PATIENCE = 0.05
 """Seconds in which a reader that tests a lock has surely let go of it again."""
 
@@ -46,7 +48,7 @@ class Lease:
         Raises:
             JobError: If the file cannot be opened.
         """
-        needs_linux()
+        _needs_locks()
         handle = _opened(path, os.O_RDWR | os.O_CREAT)
         lease = cls(handle)
         until = time.monotonic() + _PATIENCE
@@ -92,7 +94,7 @@ def held(path: Path) -> bool:
     Raises:
         JobError: If the file cannot be opened.
     """
-    needs_linux()
+    _needs_locks()
     if not path.exists():
         return False
     handle = _opened(path, os.O_RDONLY)
@@ -125,15 +127,18 @@ def locked(path: Path, *, seconds: float = 10.0) -> Iterator[None]:
 
 
 def needs_linux() -> None:
-    """Refuse where the operating system lacks what jobs are built on.
+    """Refuse to run jobs where the operating system lacks what they are built on.
 
     Raises:
-        JobError: On Windows.
+        JobError: On anything but Linux.
     """
+    if not sys.platform.startswith("linux"):
+        raise JobError(_ELSEWHERE)
+
+
+def _needs_locks() -> None:
     if fcntl is None:
-        raise JobError(
-            "background jobs need Linux (flock, process sessions): on this system use 'mmaudit retrain', which needs no queue"
-        )
+        raise JobError(_ELSEWHERE)
 
 
 def _opened(path: Path, flags: int) -> int:

@@ -24,7 +24,7 @@ from mmaudit.checkpoint.wording import shown
 from mmaudit.exceptions import RecordError
 from mmaudit.jobs.bell import Bell
 from mmaudit.jobs.errors import JobError
-from mmaudit.jobs.lease import held, locked
+from mmaudit.jobs.lease import held, locked, needs_linux
 from mmaudit.jobs.offers import check_settings
 from mmaudit.jobs.registry import RegisteredFile, identifier, registered
 from mmaudit.jobs.states import (
@@ -269,8 +269,9 @@ class Queue:
             Whether one was started.
 
         Raises:
-            JobError: If it cannot be started.
+            JobError: If it cannot be started, or jobs cannot run on this system.
         """
+        needs_linux()
         _started[:] = [process for process in _started if process.poll() is None]
         if self.worker_is_running():
             return False

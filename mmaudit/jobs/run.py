@@ -98,7 +98,7 @@ def retrain(task: Task) -> str:
         device=task.device,
         progress=task.progress,
     )
-    return "finished"
+    return "trained, audited again and compared"
 
 
 def registered_as_submitted(spec: JobSpec, workspace: Path) -> None:

@@ -170,12 +170,12 @@ class JobStatus(_File):
             why: What happened to the attempt.
             pause: Seconds before the next one.
         """
-        attempts = f"attempt {self.attempts} of {MOST_ATTEMPTS}"
+        said = f"attempt {self.attempts} of {MOST_ATTEMPTS}: {why}"
         if self.attempts >= MOST_ATTEMPTS:
-            return self.to("crashed", f"{why}; that was {attempts}: look at its log")
-        return self.to("crashed", why).to(
+            return self.to("crashed", f"{said}; look at its log")
+        return self.to("crashed", said).to(
             "queued",
-            f"{why} in {attempts}; goes on from its last checkpoint",
+            f"{said}; goes on from its last checkpoint",
             not_before=now() + timedelta(seconds=pause),
         )
 

@@ -26,7 +26,7 @@ from mmaudit.exceptions import MMAuditError
 from mmaudit.jobs.bell import Bell
 from mmaudit.jobs.devices import find_devices, lease_path
 from mmaudit.jobs.errors import JobError
-from mmaudit.jobs.lease import Lease
+from mmaudit.jobs.lease import Lease, needs_linux
 from mmaudit.jobs.processes import TOKEN, attempts, boot_id, is_running, send, sweep
 from mmaudit.jobs.queue import BELL, WORKER_LOCK, Queue
 from mmaudit.jobs.registry import identifier
@@ -94,10 +94,7 @@ class Worker:
         pause: float = PAUSE,
         poll: float = 0.2,
     ) -> None:
-        if not sys.platform.startswith("linux"):
-            raise JobError(
-                "background jobs need Linux (flock, /proc, pidfd): on this system use 'mmaudit retrain', which needs no queue"
-            )
+        needs_linux()
         self.queue = Queue(workspace)
         self.queue.folder.mkdir(parents=True, exist_ok=True)
         self._runner = tuple(runner)
@@ -123,12 +120,14 @@ class Worker:
         Returns:
             Whether this was the workspace's worker; ``False`` if another one is at work.
         """
+        worked = False
         while not self._stopping:
             lease = Lease.take(self.queue.folder / WORKER_LOCK)
             if lease is None:
-                return False
+                return worked
             with lease:
                 self._work(idle)
+            worked = True
             # Who submitted just now saw the lock held and started no worker: so look once more.
             if not self._has_work():
                 break

@@ -380,6 +380,7 @@ class AuditSpec(MaskingSpec):
         strip_prefix: Prefix of the checkpoint's keys to remove; left out: known wrappers' prefixes are found and named.
         directory: Folder that factories are imported from and that paths of data begin at; left out: that of the audit file.
             The checkpoint's path begins at the audit file's in any case.
+        lineage: Where the model comes from, for the record; ``mmaudit retrain`` writes it.
     """
 
     model: FactorySpec
@@ -390,6 +391,7 @@ class AuditSpec(MaskingSpec):
     seed: int = Field(default=0, ge=0)
     strip_prefix: str | None = None
     directory: Path | None = None
+    lineage: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("model", mode="before")
     @classmethod

@@ -100,6 +100,7 @@ def _rows(
                     first.counts,
                     pairs.before.weights(len(first.counts)),
                     reach=reach * np.maximum(first.reach, second.reach),
+                    bound=None if first.tally is None else 1.0,
                 )
             for place, own in enumerate(first.labels):
                 labels = {label: (own | {"class": name})[label] for label in LABELS[key]}

@@ -260,6 +260,8 @@ def _add_after(pairs: PairedSums, rows: _Rows, reader: _Reader, table: Table) ->
         pairs.only_after += int((~both).sum())
         at, chunk = at[both], _only(chunk, both)
         np.add.at(rows.met, at, 1)
+        if (rows.met[at] > 1).any():
+            raise RecordError(_not_unique(table))
         _check_alike(rows, at, chunk, reader)
         used = finite_rows(chunk, M) & rows.finite[at]
         pairs.not_finite += int((~used).sum())
@@ -271,8 +273,6 @@ def _add_after(pairs: PairedSums, rows: _Rows, reader: _Reader, table: Table) ->
         np.add.at(pairs.discordant[0], chunk["target"], ones & ~were)
         np.add.at(pairs.discordant[1], chunk["target"], were & ~ones)
         np.logical_or.at(pairs.uneven, chunk["target"], _partly(chunk, M))
-    if (rows.met > 1).any():
-        raise RecordError(_not_unique(table))
     pairs.only_before += int((rows.met == 0).sum())
 
 

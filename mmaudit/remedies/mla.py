@@ -109,7 +109,8 @@ class MLA(Remedy):
 
     Cost:
         Encoders once forward and backward per batch, as in joint training; the head and the optimiser step once per modality.
-        Accumulation saves no memory, because every modality's step needs the whole batch.
+        Accumulation saves no memory, because every modality's step needs the whole batch; several processes exchange gradients
+        once per modality.
 
     Hyperparameters:
         hgm: Modify head gradients at all.
@@ -157,7 +158,8 @@ class MLA(Remedy):
         d, M, device = model.width, len(self.modalities), run.device
         self._means = torch.zeros(M, d, dtype=torch.float64, device=device)
         self._seen = [False] * M
-        self._memory = torch.eye(d, dtype=torch.float64, device=device)
+        remembered = d if self.options.memory == "full" else 0
+        self._memory = torch.eye(remembered, dtype=torch.float64, device=device)
         self._latest, self._updates = -1, 0
         self._recorded = [
             Means([f"unimodal loss {name}", f"head gradient kept {name}"])
@@ -336,27 +338,7 @@ class MLA(Remedy):
     @torch.no_grad()
     def _modify(self, m: int, mean: Tensor, alpha: float) -> Tensor:
         """Turn the head's gradient away from what is protected, and remember this modality's mean; the share of norm left."""
-        options, gradient = self.options, self._model.head.weight.grad
-        P: Tensor | None = None
-        if options.hgm and options.memory != "released" and self._updates > 0:
-            if options.memory == "full":
-                protected = [mean if options.protect == "current" else self._means[self._latest]]
-                P = self._memory
-            else:
-                others = [j for j in range(len(self._seen)) if j != m and self._seen[j]]
-                protected = (
-                    [mean] if options.protect == "current" else [self._means[j] for j in others]
-                )
-                P = (
-                    torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
-                    if protected
-                    else None
-                )
-            for direction in protected:
-                assert P is not None
-                P = absorb(P, direction, alpha)
-            if options.memory == "full" and P is not None:
-                self._memory = P
+        P, gradient = self._projector(m, mean, alpha), self._model.head.weight.grad
         kept = mean.new_ones(())
         if P is not None and gradient is not None:
             changed = gradient.double() @ P
@@ -367,3 +349,22 @@ class MLA(Remedy):
         self._seen[m], self._latest = True, m
         self._updates += 1
         return kept
+
+    def _projector(self, m: int, mean: Tensor, alpha: float) -> Tensor | None:
+        """P for the step of modality m; none at the very first step, which has nothing to protect."""
+        options = self.options
+        if not options.hgm or options.memory == "released" or self._updates == 0:
+            return None
+        if options.protect == "current":
+            protected = [mean]
+        elif options.memory == "full":
+            protected = [self._means[self._latest]]
+        else:
+            protected = [self._means[j] for j, seen in enumerate(self._seen) if seen and j != m]
+        whole = options.memory == "full"
+        P = self._memory if whole else torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
+        for direction in protected:
+            P = absorb(P, direction, alpha)
+        if whole:
+            self._memory = P
+        return P

@@ -171,6 +171,7 @@ class MLAModel(Branched):
     def settings(self) -> dict[str, Any]:
         """What :func:`build` takes beside the factory, as JSON."""
         return {
+            "modalities": list(self.modalities),
             "branches": {name: b.model_dump(mode="json") for name, b in self.branches.items()},
             "fills": {
                 name: [fill.model_dump(mode="json") for fill in fills]
@@ -187,6 +188,7 @@ def build(
     factory: str,
     args: Mapping[str, Any] | None = None,
     *,
+    modalities: Sequence[str],
     branches: Mapping[str, Any],
     classes: int,
     fills: Mapping[str, Sequence[Any]] | None = None,
@@ -199,6 +201,7 @@ def build(
     Args:
         factory: ``package.module:callable`` that builds the model MLA was applied to.
         args: Of that factory.
+        modalities: Their names, in the order in which they were trained.
         branches: See :class:`MLAModel`, as JSON.
         classes: The same.
         fills: The same.
@@ -214,7 +217,7 @@ def build(
         raise ModelError(f"'{factory}' gave a {type(model).__name__}; MLA needs a torch module.")
     return MLAModel(
         model,
-        {name: Branch.model_validate(branch) for name, branch in branches.items()},
+        {name: Branch.model_validate(branches[name]) for name in modalities},
         classes=classes,
         fills={
             name: [Fill.model_validate(fill) for fill in found]

@@ -51,6 +51,7 @@ def train_one(job: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     from mmaudit import audit
     from mmaudit.evidence.masks import Masks
+    from mmaudit.exceptions import ModelError
     from mmaudit.masking.build import build_maskers
     from mmaudit.masking.spec import MaskingSpec
     from mmaudit.remedies import REMEDIES
@@ -80,13 +81,20 @@ def train_one(job: dict[str, Any]) -> dict[str, Any]:
         epochs=EPOCHS, batch_size=64, seed=job["seed"], monitor="accuracy",
     )  # fmt: skip
     folder = path.with_suffix("")
-    result = train(
-        model, splits["train"].data, splits["validation"].data, recipe,
-        loss=task.loss, forward=task.forward, scores={"accuracy": task.accuracy},
-        collate=splits["train"].collate, place=task.place,
-        hooks=kind(task, kind.Options(**job["options"]), example),
-        identity=job, out=folder, device="cpu", resume=True,
-    )  # fmt: skip
+    try:
+        result = train(
+            model, splits["train"].data, splits["validation"].data, recipe,
+            loss=task.loss, forward=task.forward, scores={"accuracy": task.accuracy},
+            collate=splits["train"].collate, place=task.place,
+            hooks=kind(task, kind.Options(**job["options"]), example),
+            identity=job, out=folder, device="cpu", resume=True,
+        )  # fmt: skip
+    except ModelError as error:  # it diverged: this point of the grid is lost
+        if not job["tuning"]:
+            raise
+        row = {**job, "validation": 0.0, "diverged": str(error)}
+        path.write_text(json.dumps(row))
+        return row
     row = {**job, "validation": result.best_value, "best_epoch": result.best_epoch}
     history = read_history(folder)
     row["coefficients"] = {

@@ -2,17 +2,11 @@
 
 import pytest
 
-from dashboard.changes import (
-    changes_info,
-    changes_table,
-    main_changes,
-    measure_table,
-    p_text,
-    plot_changes,
-)
+from dashboard.changes import gained_and_lost, measure_table
 from dashboard.data import Library
 from mmaudit.exceptions import RecordError
 from mmaudit.report.comparison import Comparison
+from mmaudit.report.numbers import with_interval
 from tests.dashboard.comparisons import make_comparison
 from tests.dashboard.conftest import make_app
 from tests.dashboard.requests import body, send
@@ -30,41 +24,6 @@ def comparison():
     return make_comparison(*_pair())
 
 
-def test_the_accuracy_comes_first_and_every_modality_after_it(comparison):
-    names = [change.name for change in main_changes(comparison)]
-    assert names == [
-        "Accuracy",
-        "Contribution of audio",
-        "Contribution of image",
-        "Utilization of audio given rest",
-        "Utilization of image given rest",
-        "Response accuracy of audio",
-        "Response accuracy of image",
-    ]
-
-
-def test_numbers_are_those_of_the_comparison(comparison):
-    for change in main_changes(comparison):
-        assert change.row in [
-            row for measure in comparison.measures.values() for row in measure.rows
-        ]
-    table = changes_table(main_changes(comparison))
-    accuracy = table.rows[0]
-    assert accuracy[0] == "Accuracy"
-    assert accuracy[-1] == "7 / 3"
-    assert accuracy[3].startswith(("+", "-"))
-
-
-def test_every_difference_is_drawn_with_its_interval(comparison):
-    info = changes_info(comparison)
-    figure = plot_changes(info)
-    assert len(figure.data) == len(info.changes) == 7
-    for trace, change in zip(figure.data, info.changes, strict=True):
-        assert trace.x[0] == change.row.difference.value
-        assert trace.error_x.array[0] == pytest.approx(0.02)
-    assert info.words.title.startswith("Accuracy ")
-
-
 def test_all_rows_of_a_measure_are_in_one_of_its_two_tables(comparison):
     for measure in comparison.measures.values():
         total = sum(len(measure_table(measure, per_class=p, most=10**6).rows) for p in (True, False))  # fmt: skip
@@ -72,18 +31,29 @@ def test_all_rows_of_a_measure_are_in_one_of_its_two_tables(comparison):
         assert len(measure_table(measure, per_class=True, most=3).rows) <= 3
 
 
-@pytest.mark.parametrize(
-    ("p", "text"), [(0.0005, "< .001"), (0.001, ".001"), (0.5, ".500"), (1.0, "1.000"), (None, "–")]
-)
-def test_p_is_written_in_one_way(p, text):
-    assert p_text(p) == text
+def test_cells_are_the_numbers_of_the_comparison(comparison):
+    measure = comparison.measures["coalitions"]
+    rows = [row for row in measure.rows if row.labels["class"] == "all"]
+    table = measure_table(measure, per_class=False)
+    for cells, row in zip(table.rows, rows, strict=True):
+        assert row.labels["coalition"] in cells[0]
+        assert cells[1] == with_interval(row.before, 3)
+        assert cells[3] == with_interval(row.difference, 3, signed=True)
 
 
-def test_nothing_to_compare_is_said():
-    empty = make_comparison(empty_report(), empty_report())
-    info = changes_info(empty)
-    assert info.undefined
-    assert plot_changes(info).layout.height
+def test_gained_and_lost_are_said_where_they_are_known(comparison):
+    assert (
+        gained_and_lost(comparison) == "Of 120 samples, 7 are right only after and 3 only before."
+    )
+    assert gained_and_lost(make_comparison(empty_report(), empty_report())) is None
+
+
+def test_an_empty_comparison_has_a_page(tmp_path):
+    before, after = empty_report(), empty_report()
+    after.record = after.record.model_copy(update={"report_id": "b" * 26})
+    served = _saved(tmp_path, before, after)
+    (row,) = served.site.library.comparisons()
+    assert "Nothing can be compared" in _page(served, f"/compare/{row.key}")
 
 
 def _saved(workspace, before, after):

@@ -1,7 +1,6 @@
 """The jobs as the pages show them."""
 
 import json
-import os
 
 import pytest
 

@@ -11,17 +11,15 @@ import time
 
 import pytest
 
-from mmaudit.jobs.bell import Bell
 from mmaudit.jobs.devices import find_devices, lease_path
 from mmaudit.jobs.errors import JobError
 from mmaudit.jobs.lease import Lease
 from mmaudit.jobs.processes import identify, is_running
-from mmaudit.jobs.queue import BELL, WORKER_LOCK, Queue
+from mmaudit.jobs.queue import BELL, WORKER_LOCK
 from mmaudit.jobs.registry import register, unregister
 from mmaudit.jobs.states import ALIVE, CANCEL, change
 from mmaudit.jobs.worker import Worker
 from tests.jobs.place import has_begun, has_ended, until
-from tests.jobs.stand_in import HABITS
 
 
 def _states(place, job_id):
@@ -75,7 +73,7 @@ def test_a_crashing_job_goes_on_from_where_it_was_and_is_given_up_after_three_at
         until(has_ended(place, job), worker)
         found = place.queue.job(job)
         assert (found.state, found.attempts) == ("crashed", 3)
-        assert found.sentence.startswith("killed, probably out of memory; that was attempt 3 of 3")
+        assert found.sentence.startswith("attempt 3 of 3: killed, probably out of memory")
         attempt = ["running", "crashed"]
         assert _states(place, job) == ["queued", *attempt, "queued", *attempt, "queued", *attempt]
         assert place.steps(job) == [str(step) for step in range(6)]  # two more each time
@@ -192,7 +190,9 @@ def test_a_shutdown_of_the_machine_lets_jobs_go_on_later(place):
         until(lambda: place.status(job).state != "running")
         found = place.queue.job(job)
         assert found.state == "queued"
-        assert "interrupted from outside, as by a shutdown in attempt 1 of 3" in found.sentence
+        assert (
+            "attempt 1 of 3: interrupted from outside, as by a shutdown; goes on" in found.sentence
+        )
         assert (place.workspace / "retrainings" / job / "saved").exists()
         # Not at once: on a machine that shuts down, the worker is about to end too.
         assert place.status(job).not_before > place.status(job).events[-1].at
@@ -257,7 +257,7 @@ def test_a_restart_of_the_machine(place):
     with place.worker() as worker:
         until(has_ended(place, job), worker)
     assert place.queue.job(job).state == "finished"
-    assert place.status(job).events[2].sentence == "the machine was restarted"
+    assert place.status(job).events[2].sentence == "attempt 1 of 3: the machine was restarted"
 
 
 def test_nobody_is_signalled_in_place_of_a_job(place):
@@ -453,9 +453,10 @@ def test_a_message_is_not_needed(place):
 
 
 def test_other_systems_get_one_sentence(place, monkeypatch):
-    monkeypatch.setattr("mmaudit.jobs.worker.sys.platform", "win32")
-    with pytest.raises(JobError, match="need Linux.*mmaudit retrain"):
-        Worker(place.workspace)
+    monkeypatch.setattr("sys.platform", "win32")
+    for act in (lambda: Worker(place.workspace), place.queue.start_worker):
+        with pytest.raises(JobError, match="need Linux.*mmaudit retrain"):
+            act()
 
 
 def test_leases_of_gpus_hold_for_all_workspaces(tmp_path, monkeypatch):
@@ -472,9 +473,3 @@ def test_leases_of_gpus_hold_for_all_workspaces(tmp_path, monkeypatch):
 def test_devices_are_named_as_torch_names_them():
     assert find_devices()
     assert all(device == "cpu" or device.startswith("cuda:") for device in find_devices())
-
-
-def test_habits_have_numbers_of_their_own():
-    assert len(set(HABITS.values())) == len(HABITS)
-    assert Bell
-    assert Queue

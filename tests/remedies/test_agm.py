@@ -244,6 +244,18 @@ def test_without_strength_or_outside_the_window_it_is_plain_training_bit_for_bit
         assert torch.equal(results["later"][name], value), name
 
 
+def test_after_the_window_the_scale_is_1_again_while_the_history_goes_on(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    run("agm", Concat(2), spec(2), data(2, 64), tmp_path, recipe={"epochs": 3}, last_epoch=1)
+    history = read_history(tmp_path)
+    kappa = history[(history.split == "remedy") & history.name.str.startswith("kappa")]
+    assert (kappa[kappa.epoch == 1].value != 1).any()
+    assert (kappa[kappa.epoch > 1].value == 1).all()
+    losses = history[history.name == "response loss m0"]
+    assert losses.epoch.tolist() == [1, 2, 3]
+    assert losses.value.nunique() == 3
+
+
 def test_listing_the_modalities_in_another_order_changes_nothing_else(tmp_path: Path) -> None:
     torch.manual_seed(4)
     model, samples = Concat(3), data(3, 64)
