@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from mmaudit.figures.base import Table
 from mmaudit.figures.theme import NEUTRAL, Words, make_figure, modality_styles, plain
@@ -34,19 +35,30 @@ __all__ = [
 HISTORY_NAME = "history.jsonl"
 
 _MOST_BYTES = 16_000_000
-_MOST_CURVES = 24
+_MOST_CURVES = 96
 _MOST_POINTS = 400
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+_MOST_PANELS = 4
+_LOW, _HIGH = " (min)", " (max)"
+_SPLITS = {
+    "train": "Training",
+    "validation": "Validation",
+    "control train": "Control training",
+    "control validation": "Control validation",
+}
+_DASHES = {"train": "dot", "control train": "dashdot", "control validation": "dash"}
 
 
 class Curve(NamedTuple):
     """One recorded quantity."""
 
     split: str
-    """``train``, ``validation`` or ``remedy``."""
+    """``train``, ``validation`` or ``remedy``; of a control with ``control `` before it."""
     name: str
     epochs: tuple[int, ...]
     values: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    """Smallest value within each epoch, where it was recorded."""
+    high: tuple[float, ...] = ()
 
 
 class CurvesInfo(NamedTuple):
@@ -57,14 +69,17 @@ class CurvesInfo(NamedTuple):
     axis: str
     modalities: tuple[str, ...] = ()
     """Names of modalities; a coefficient that ends with one has its colour."""
+    panels: tuple[str, ...] = ()
+    """Quantities that are drawn one above the other, because their sizes differ; empty where all share an axis."""
     undefined: str | None = None
 
 
-def read_curves(path: Path) -> tuple[Curve, ...]:
+def read_curves(path: Path, *, control: bool = False) -> tuple[Curve, ...]:
     """Read the record of a training.
 
     Args:
         path: ``history.jsonl``; a missing one is empty.
+        control: It is the training of a control.
 
     Returns:
         Curves in the order in which they first appear; of a very long record its end.
@@ -88,12 +103,13 @@ def read_curves(path: Path) -> tuple[Curve, ...]:
         if (split, name) in points or len(points) < _MOST_CURVES:
             # What a resumed training measured again replaces what it had measured before.
             points.setdefault((split, name), {})[epoch] = value
-    return tuple(_curve(split, name, values) for (split, name), values in points.items())
+    before = "control " if control else ""
+    return tuple(_curve(before + split, name, values) for (split, name), values in points.items())
 
 
 def losses_info(curves: Sequence[Curve]) -> CurvesInfo:
-    """Collect the losses of both splits."""
-    shown = tuple(c for c in curves if c.split != "remedy" and "loss" in c.name.lower())
+    """Collect the losses of both splits, and those of a control beside them."""
+    shown = tuple(c for c in curves if _is_measured(c) and "loss" in c.name.lower())
     main = next((c for c in shown if c.split == "validation"), None)
     if main is None:
         title = "No loss was measured on validation data yet"
@@ -108,7 +124,7 @@ def losses_info(curves: Sequence[Curve]) -> CurvesInfo:
 
 def scores_info(curves: Sequence[Curve]) -> CurvesInfo:
     """Collect what else was measured on both splits, such as the accuracy."""
-    shown = tuple(c for c in curves if c.split != "remedy" and "loss" not in c.name.lower())
+    shown = tuple(c for c in curves if _is_measured(c) and "loss" not in c.name.lower())
     main = next((c for c in shown if c.split == "validation"), None)
     title = (
         "Nothing but losses was measured yet"
@@ -119,40 +135,79 @@ def scores_info(curves: Sequence[Curve]) -> CurvesInfo:
 
 
 def coefficients_info(curves: Sequence[Curve], modalities: Sequence[str] = ()) -> CurvesInfo:
-    """Collect the coefficients that the remedy applied."""
-    shown = tuple(c for c in curves if c.split == "remedy")
+    """Collect the coefficients that the remedy applied, each with how far it went within its epochs."""
+    found = {c.name: c for c in curves if c.split == "remedy"}
+    shown = tuple(
+        _with_range(curve, found.get(f"{name}{_LOW}"), found.get(f"{name}{_HIGH}"))
+        for name, curve in found.items()
+        if not name.endswith((_LOW, _HIGH))
+    )
+    names = tuple(modalities)
+    panels = tuple(dict.fromkeys(_quantity(c.name, names) for c in shown))[:_MOST_PANELS]
+    shown = tuple(c for c in shown if _quantity(c.name, names) in panels)
     latest = ", ".join(f"{shorten(c.name, 30)} {number(c.values[-1])}" for c in shown[:3])
     title = f"Latest coefficients: {latest}" if shown else "No coefficient was applied yet"
     info = _info(shown, title, "coefficient", "This remedy has recorded no coefficient yet.")
-    return info._replace(modalities=tuple(modalities))
+    return info._replace(modalities=names, panels=panels)
 
 
 def plot_curves(info: CurvesInfo) -> go.Figure:
     """Draw one line a curve; those on training data are dotted, a modality has its colour and marker."""
-    figure = make_figure(info.words, height=280)
+    panels = info.panels or (info.axis,)
+    figure = make_subplots(
+        rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.12 / len(panels)
+    )
+    make_figure(info.words, height=110 + 180 * len(panels), figure=figure)
     styles = modality_styles(info.modalities)
-    for index, curve in enumerate(info.curves):
+    for curve in info.curves:
         modality = _modality(curve.name, info.modalities)
         style = styles.get(modality) if modality is not None else None
-        dash = "dot" if curve.split == "train" else "solid"
-        if style is None and len(info.curves) > 2:
-            dash = _DASHES[index % len(_DASHES)]
+        colour = style.colour if style else NEUTRAL
+        symbol = style.symbol if style else "circle"
+        row = panels.index(_quantity(curve.name, info.modalities)) + 1 if info.panels else 1
+        if curve.low and curve.high:
+            _add_range(figure, curve, colour, row)
         figure.add_scatter(
             x=curve.epochs,
             y=curve.values,
-            name=plain(shorten(_label(curve), 40)),
+            # Panels say the quantity at their side, and each modality is explained once.
+            name=plain(shorten(modality if info.panels and modality else _label(curve), 40)),
+            legendgroup=modality if info.panels else None,
+            showlegend=not info.panels or modality is None or row == 1,
             mode="lines+markers",
-            line={"color": style.colour if style else NEUTRAL, "dash": dash, "width": 2},
+            line={"color": colour, "dash": _DASHES.get(curve.split, "solid"), "width": 2},
             marker={
-                "symbol": style.symbol if style else "circle",
+                "symbol": f"{symbol}-open" if curve.split.startswith("control") else symbol,
                 "size": 5 if len(curve.epochs) > 30 else 7,
             },
-            hovertemplate="epoch %{x}: %{y:.4g}",
+            customdata=[[plain(shorten(_label(curve), 60))]] * len(curve.epochs),
+            hovertemplate="%{customdata[0]}, epoch %{x}: %{y:.4g}<extra></extra>",
+            row=row,
+            col=1,
         )
     figure.update_layout(showlegend=True)
-    figure.update_xaxes(title={"text": "epochs finished"}, rangemode="tozero")
-    figure.update_yaxes(title={"text": info.axis})
+    last = max((curve.epochs[-1] for curve in info.curves), default=1)
+    figure.update_xaxes(rangemode="tozero", tick0=0, dtick=max(1, math.ceil(last / 10)))
+    figure.update_xaxes(title={"text": "epochs finished"}, row=len(panels), col=1)
+    for row, quantity in enumerate(panels, 1):
+        figure.update_yaxes(title={"text": plain(shorten(quantity, 24))}, row=row, col=1)
     return figure
+
+
+def _add_range(figure: go.Figure, curve: Curve, colour: str, row: int) -> None:
+    """Shade how far a coefficient went within each epoch."""
+    figure.add_scatter(
+        x=[*curve.epochs, *curve.epochs[::-1]],
+        y=[*curve.high, *curve.low[::-1]],
+        fill="toself",
+        fillcolor=colour,
+        opacity=0.15,
+        line={"width": 0},
+        hoverinfo="skip",
+        showlegend=False,
+        row=row,
+        col=1,
+    )
 
 
 def curves_table(info: CurvesInfo) -> Table:
@@ -161,8 +216,8 @@ def curves_table(info: CurvesInfo) -> Table:
         (
             _label(c),
             number(c.values[0], 3),
-            number(min(c.values), 3),
-            number(max(c.values), 3),
+            number(min(c.low or c.values), 3),
+            number(max(c.high or c.values), 3),
             number(c.values[-1], 3),
             str(c.epochs[-1]),
         )
@@ -177,8 +232,12 @@ def _info(shown: tuple[Curve, ...], title: str, axis: str, why_not: str) -> Curv
     latest = "; ".join(f"{_label(c)}: {number(c.values[-1], 3)}" for c in shown)
     points = max(len(c.values) for c in shown)
     subtitle = f"{points} measurement{'s' if points != 1 else ''} a curve; training data dotted"
+    if any(c.split.startswith("control") for c in shown):
+        subtitle += "; the control's marks are open"
     if axis == "coefficient":
-        subtitle = f"{points} measurement{'s' if points != 1 else ''} a curve"
+        subtitle = f"means over {points} epoch{'s' if points != 1 else ''}"
+        if any(c.low for c in shown):
+            subtitle += "; shaded: smallest to largest within each epoch"
     return CurvesInfo(Words(title, subtitle, f"Latest values. {latest}."), shown, axis)
 
 
@@ -205,14 +264,29 @@ def _curve(split: str, name: str, values: Mapping[int, float]) -> Curve:
 
 
 def _label(curve: Curve) -> str:
-    where = {"train": "Training", "validation": "Validation"}.get(curve.split)
-    return f"{where} {curve.name}" if where else curve.name
+    return f"{_SPLITS[curve.split]} {curve.name}" if curve.split in _SPLITS else curve.name
+
+
+def _is_measured(curve: Curve) -> bool:
+    return curve.split in _SPLITS
 
 
 def _epochs(count: int) -> str:
     return f"{count} epoch{'s' if count != 1 else ''}"
 
 
+def _with_range(curve: Curve, low: Curve | None, high: Curve | None) -> Curve:
+    if low is None or high is None or not low.epochs == high.epochs == curve.epochs:
+        return curve
+    return curve._replace(low=low.values, high=high.values)
+
+
+def _quantity(name: str, modalities: Sequence[str]) -> str:
+    """What a coefficient is, without the modality that it belongs to."""
+    modality = _modality(name, modalities)
+    return name if modality is None else name[: -len(modality)].strip(" /") or name
+
+
 def _modality(name: str, modalities: Sequence[str]) -> str | None:
-    ends = [m for m in modalities if name == m or name.endswith((f" {m}", f"[{m}]", f"/{m}"))]
+    ends = [m for m in modalities if name == m or name.endswith((f" {m}", f"/{m}"))]
     return max(ends, key=len) if ends else None

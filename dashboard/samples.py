@@ -51,6 +51,7 @@ def column_names(report: AuditReport) -> dict[str, str]:
     else:
         fields["together"] = f"Model says from {shorten(report.modalities[0])}"
     fields["confidence"] = "Confidence"
+    fields["correct"] = "Right"
     if len(report.modalities) > 1:
         for m, name in enumerate(report.modalities):
             fields[f"alone{m}"] = f"From {shorten(name)} alone"
@@ -136,6 +137,7 @@ def _read(report: AuditReport, group: _Group, rows: np.ndarray) -> list[dict[str
             "together": _class(classes, said[-1]),
             "confidence": number(float(sure[-1]), 3),
             "right": said[-1] == sample["target"],
+            "correct": "yes" if said[-1] == sample["target"] else "no",
         }
         if M > 1:
             row |= {f"alone{m}": _class(classes, said[1 << m]) for m in range(M)}

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dashboard.history import HISTORY_NAME, Curve, read_curves
+from dashboard.shelf import signature
 from mmaudit.exceptions import MMAuditError
 from mmaudit.jobs.errors import JobError
 from mmaudit.jobs.offers import OFFERS
 from mmaudit.jobs.queue import Job, Queue
 from mmaudit.jobs.registry import RegisteredFile, registered
+from mmaudit.report import AuditReport
 from mmaudit.report.labels import shorten
 from mmaudit.report.numbers import duration
 
@@ -88,6 +90,18 @@ class Desk:
             _log.warning("the registry of %s cannot be read: %s", self.workspace, error)
             return ()
 
+    def file_of(self, report: AuditReport) -> str | None:
+        """Id of the registered audit file whose model a report is about, by its title and code; ``None`` where there is none."""
+        code = {(f.path, f.sha256) for f in report.subject.files if f.role == "code"}
+        try:
+            files = registered(self.workspace)
+        except JobError:
+            return None
+        for file in files:
+            if file.title == report.title and code & file.files.items():
+                return file.id
+        return None
+
     def jobs(self) -> tuple[JobView, ...]:
         """The jobs, the newest first."""
         return tuple(self._view(job) for job in self._queue.jobs()[:_MOST_JOBS])
@@ -145,6 +159,8 @@ class Desk:
             self._queue.cancel(job_id)
         except MMAuditError as error:
             return without_folders(str(error))
+        # Somebody has to see to it that a running job stops.
+        self.tend()
         return None
 
     def resume(self, job_id: str) -> str | None:
@@ -159,6 +175,11 @@ class Desk:
             return without_folders(str(error))
         self.start_worker()
         return None
+
+    def tend(self) -> None:
+        """See to it that what waits or runs is looked after, also where the worker was killed meanwhile."""
+        if any(job.active for job in self.jobs()):
+            self.start_worker()
 
     def start_worker(self) -> str | None:
         """See to it that a worker is at work; it outlives the app.
@@ -185,18 +206,18 @@ class Desk:
             return ""
 
     def curves(self, job_id: str) -> tuple[Curve, ...]:
-        """What a job's training has recorded so far."""
-        path = self._history(job_id)
-        return () if path is None else read_curves(path)
+        """What a job's training has recorded so far, and the training of its control."""
+        paths = self._histories(job_id)
+        return tuple(
+            curve
+            for number, path in enumerate(paths)
+            for curve in read_curves(path, control=number > 0)
+        )
 
     def history_stamp(self, job_id: str) -> str:
-        """Changes when the record of the training does."""
-        path = self._history(job_id)
-        try:
-            stat = path.stat() if path is not None else None
-        except OSError:
-            stat = None
-        return "" if stat is None else f"{stat.st_size}-{stat.st_mtime_ns}"
+        """Changes when a record of the training does."""
+        stamps = (signature(path) for path in self._histories(job_id))
+        return ";".join("-".join(map(str, stamp)) for stamp in stamps if stamp is not None)
 
     def out(self, job_id: str) -> Path | None:
         """Folder of a job's results; ``None`` where there is no such job."""
@@ -205,13 +226,11 @@ class Desk:
         except JobError:
             return None
 
-    def _history(self, job_id: str) -> Path | None:
+    def _histories(self, job_id: str) -> tuple[Path, ...]:
         out = self.out(job_id)
         if out is None:
-            return None
-        # A control is trained last: once it has begun, it is what goes on now.
-        places = [out / "control" / "training" / HISTORY_NAME, out / "training" / HISTORY_NAME]
-        return next((path for path in places if path.is_file()), places[-1])
+            return ()
+        return tuple(folder / "training" / HISTORY_NAME for folder in (out, out / "control"))
 
     def _view(self, job: Job) -> JobView:
         offer = OFFERS.get(job.remedy)

@@ -12,7 +12,20 @@ from mmaudit.report import AuditReport
 from mmaudit.report.schema import DataRecord, EvidenceRecord, Record, SubjectRecord
 from tests.measures.table import columns_from_logits, write_table
 
-NAMES = ("audio", "image", "text", "depth", "touch", "pose", "smell", "map", "pulse", "gyro", "radar", "time")
+NAMES = (
+    "audio",
+    "image",
+    "text",
+    "depth",
+    "touch",
+    "pose",
+    "smell",
+    "map",
+    "pulse",
+    "gyro",
+    "radar",
+    "time",
+)
 
 
 def make_logits(skills, targets, K, *, seed=0, samples_seed=100, own=0.6, scale=1.0):
@@ -118,10 +131,18 @@ def make_pair(
     ]
     reports = [
         make_record(
-            folder / which, table, names, classes, grouped=groups is not None, title=title, **options
+            folder / which,
+            table,
+            names,
+            classes,
+            grouped=groups is not None,
+            title=title,
+            **options,
         )
         for which, table, title in zip(
-            ("before", "after"), columns, ("digits, late fusion", "digits, late fusion, retrained with AGM")
+            ("before", "after"),
+            columns,
+            ("digits, late fusion", "digits, late fusion, retrained with AGM"),
         )
     ]
     return reports[0], reports[1], columns

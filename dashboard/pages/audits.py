@@ -80,7 +80,7 @@ def _columns() -> list[dict[str, Any]]:
     return [
         {"field": "title", "headerName": "Audit", "cellRenderer": "RecordLink", "flex": 3, "minWidth": 180},
         {"field": "accuracy", "headerName": "Accuracy", "flex": 1, "minWidth": 165},
-        {"field": "contributions", "headerName": "Contribution to the accuracy", "flex": 3, "minWidth": 230},
+        {"field": "contributions", "headerName": "Contributions", "flex": 3, "minWidth": 230},
         {"field": "when", "headerName": "When", "flex": 1, "minWidth": 155},
         {"field": "samples", "headerName": "Samples", "flex": 1, "minWidth": 95, "type": "rightAligned"},
         {"field": "place", "headerName": "Folder", "flex": 1, "minWidth": 130, "tooltipField": "whole_place"},

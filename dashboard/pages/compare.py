@@ -184,7 +184,7 @@ def _verdict(comparison: Comparison) -> list[Any]:
 
 
 def _measure(measure: ComparedMeasure) -> html.Details:
-    title = f"{shorten(measure.title, 80)}, {shorten(measure.unit, 60)}"
+    title = f"{shorten(measure.title, 80)}, {shorten(measure.unit, 120)}"
     if measure.undefined is not None:
         return folded(title, [html.P(f"Undefined: {shorten(measure.undefined, 400)}")])
     parts: list[Any] = []

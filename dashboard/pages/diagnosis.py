@@ -66,11 +66,7 @@ def _layout(site: Site, key: str) -> Any:
                 )
             ],
         ),
-        *(
-            card("What stands out", "findings", [sentences(overview.sentences)])
-            if overview.sentences
-            else []
-        ),
+        *_findings(site, report, overview),
         html.H2("Figures"),
         *(_figure(report, name) for name in FIGURES),
         *_classes(small_print),
@@ -117,6 +113,16 @@ def _register(app: Dash, site: Site) -> None:
         except RecordError:
             return {"rowData": [], "rowCount": 0}
         return {"rowData": list(page.rows), "rowCount": page.total}
+
+
+def _findings(site: Site, report: AuditReport, overview: Overview) -> list[Any]:
+    """What stands out, and the way to do something about it where the model is registered for that."""
+    parts: list[Any] = [sentences(overview.sentences)] if overview.sentences else []
+    file_id = None if site.read_only else site.desk.file_of(report)
+    if file_id is not None:
+        where = ids.address("retrain", file_id)
+        parts.append(html.P(link("Retrain this model with a remedy", where), className="calm"))
+    return card("What stands out", "findings", parts) if parts else []
 
 
 def _how(overview: Overview) -> list[Any]:

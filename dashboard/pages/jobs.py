@@ -103,6 +103,8 @@ def _register(app: Dash, site: Site) -> None:
     )
     def refresh(tick: Any) -> tuple[Any, bool]:
         clicked(tick)
+        if not site.read_only:
+            site.desk.tend()
         return _list(site)
 
     @app.callback(
@@ -124,6 +126,8 @@ def _register(app: Dash, site: Site) -> None:
     def live(tick: Any, key: Any, stamp: Any) -> tuple[Any, ...]:
         clicked(tick)
         key, before = identity(key), text(stamp)
+        if not site.read_only:
+            site.desk.tend()
         job = site.desk.job(key)
         many = len(ctx.outputs_list[-1])
         kept = [no_update] * many
@@ -216,7 +220,7 @@ def _status(site: Site, job: JobView) -> Any:
     parts.append(html.P(job.times, className="soft"))
     if job.state == "finished":
         parts.append(_results(site, job))
-    return html.Section(parts, className="card", role="status", **aria(label="State of the job"))
+    return html.Section(parts, className="card", **aria(label="State of the job"))
 
 
 def _results(site: Site, job: JobView) -> html.P:
@@ -234,7 +238,10 @@ def _results(site: Site, job: JobView) -> html.P:
 
 
 def _badge(job: JobView) -> html.Span:
-    return html.Span([html.Span(className=f"dot dot-{job.state}"), job.state], className="state")
+    # The state alone is announced when it changes; progress would be talked about every second.
+    return html.Span(
+        [html.Span(className=f"dot dot-{job.state}"), job.state], className="state", role="status"
+    )
 
 
 def _bar(job: JobView) -> Any:
@@ -306,7 +313,15 @@ def _slot(name: str, info: CurvesInfo) -> html.Section:
     return html.Section(
         [
             html.H3(info.words.title, id={"type": "curves-title", "key": name}),
-            html.Figure(graph(name, _drawn(info)), className="scroll"),
+            html.Figure(
+                html.Div(
+                    graph(name, _drawn(info)),
+                    role="img",
+                    # As Dash writes the id of the heading into the page.
+                    **aria(labelledby=f'{{"key":"{name}","type":"curves-title"}}'),
+                ),
+                className="scroll",
+            ),
         ],
         id={"type": "curves", "key": name},
         className=_seen(info),

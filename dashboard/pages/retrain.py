@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,7 +37,6 @@ _FIRST = next(iter(OFFERS))
 
 
 def _layout(site: Site, key: str) -> Any:
-    del key
     head = heading(
         "Retrain",
         html.P(
@@ -53,7 +53,7 @@ def _layout(site: Site, key: str) -> Any:
         head,
         dcc.Store(id=_SUBMIT, data=secrets.token_hex(16)),
         dcc.Interval(id=_TICK, interval=2000, disabled=True),
-        _file_part(files),
+        _file_part(files, key),
         _remedy_part(),
         html.Section(
             [
@@ -119,7 +119,11 @@ def _register(app: Dash, site: Site) -> None:
             return (
                 False,
                 no_update,
-                notice(_about(error), title="Look at the settings", colour="red"),
+                notice(
+                    _about(error, choice(remedy, OFFERS)),
+                    title="Look at the settings",
+                    colour="red",
+                ),
             )
         file = _find(site, identity(file_id))
         if file is None:
@@ -172,8 +176,9 @@ def _none_registered() -> Any:
     )
 
 
-def _file_part(files: Sequence[FileView]) -> html.Section:
+def _file_part(files: Sequence[FileView], wanted: str) -> html.Section:
     usable = next((file for file in files if file.problem is None), files[0])
+    usable = next((file for file in files if file.id == wanted), usable)
     return html.Section(
         [
             html.H2("Model", id="model-title"),
@@ -346,8 +351,12 @@ def _given(names: Any, values: Any, checked: Any) -> Mapping[str, Any]:
     return found
 
 
-def _about(error: MMAuditError) -> str:
-    return without_folders(str(error))
+def _about(error: MMAuditError, remedy: str) -> str:
+    """What is wrong with the settings, by the names that the form gives them."""
+    said = without_folders(str(error)).removeprefix(f"settings of {remedy}: ")
+    for setting in OFFERS[remedy].form:
+        said = re.sub(rf"\b{setting.name} is ", f"{setting.title} is ", said)
+    return f"{said}."
 
 
 PAGE = Page("Retrain", "Retrain · mmaudit", _layout, _register)

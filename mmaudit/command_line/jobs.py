@@ -234,9 +234,9 @@ def _progress(job: Job) -> str:
     from mmaudit.report.numbers import count, duration
 
     progress = job.progress
-    if progress is None or job.state == "queued":
+    if progress is None or job.state in ("queued", "finished"):
         return ""
-    text = f"{progress.stage} {count(progress.done)}"
+    text = f"{progress.stage} {count(progress.done)}" if progress.done else progress.stage
     if progress.total:
         text = f"{progress.stage} {count(progress.done)} of {count(progress.total)}"
     if job.state == "running" and progress.eta_seconds is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import plotly.graph_objects as go
@@ -26,6 +27,7 @@ __all__ = ["ComparisonInfo", "comparison_info", "comparison_table", "plot_compar
 
 _MOST_MODALITIES = 6
 _APART = 0.16
+_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 class ComparisonInfo(NamedTuple):
@@ -106,7 +108,10 @@ def plot_comparison(info: ComparisonInfo) -> go.Figure:
             ends += [
                 end for end in (estimate.value, estimate.low, estimate.high) if end is not None
             ]
-    # One entry for each side; in no modality's colour.
+    # Room for the legend between subtitle and drawing; one entry for each side, in no modality's colour.
+    figure.update_layout(
+        margin={"t": figure.layout.margin.t + 26}, height=figure.layout.height + 26
+    )
     for side, symbol in (("before", "circle-open"), ("after", "circle")):
         figure.add_scatter(
             x=[None],
@@ -125,8 +130,14 @@ def plot_comparison(info: ComparisonInfo) -> go.Figure:
             showarrow=False,
             xanchor="left",
         )
+    step = next((step for step in _STEPS if spread / step <= 6), _STEPS[-1])
     figure.update_xaxes(
         title={"text": "fraction of the samples (utilization: of the accuracy)"},
+        # Ticks end with the numbers; the room behind them is for the differences.
+        tickvals=[
+            k * step
+            for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+        ],
         range=[low - 0.06 * spread, high + 0.75 * spread],
         zeroline=True,
     )
@@ -173,7 +184,7 @@ def _subtitle(comparison: Comparison, changes: tuple[Change, ...], extra: str = 
     parts.append(f"mask: {shorten(', '.join(masks) or 'unknown', 80)}")
     methods = dict.fromkeys(c.row.difference.method for c in changes if c.row.difference.method)
     if methods:
-        parts.append(f"95 % intervals of differences: {' or '.join(list(methods)[:2])}")
+        parts.append(f"differences with 95 % intervals: {' or '.join(list(methods)[:2])}")
     if any(c.row.difference.warning for c in changes):
         parts.append("some intervals come with a warning")
     return "; ".join([*parts, extra] if extra else parts)

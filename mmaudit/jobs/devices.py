@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mmaudit.jobs.errors import JobError
 
-__all__ = ["find_devices", "lease_path"]
+__all__ = ["environment", "find_devices", "lease_path"]
 
 _SECONDS = 120
 _COUNT = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
@@ -60,13 +60,25 @@ def lease_path(device: str, jobs: Path) -> Path:
     return folder / f"{re.sub('[^A-Za-z0-9]+', '-', name)}.lock"
 
 
+def environment(device: str) -> dict[str, str]:
+    """Environment variables under which a process sees no other GPU than this one, which it then calls ``cuda``."""
+    kind, _, index = device.partition(":")
+    return {_visible()[0]: _physical(int(index or 0))} if kind == "cuda" else {}
+
+
 def _physical(index: int) -> str:
     """What a GPU is called outside this process, which may have been shown only some of them."""
+    names = _visible()[1]
+    return names[index] if index < len(names) else str(index)
+
+
+def _visible() -> tuple[str, list[str]]:
+    """The variable that says which GPUs a process sees, and what it says."""
     for variable in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
         names = [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
-        if index < len(names):
-            return names[index]
-    return str(index)
+        if names:
+            return variable, names
+    return "CUDA_VISIBLE_DEVICES", []
 
 
 def _machine_folder() -> Path:

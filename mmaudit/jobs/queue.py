@@ -15,8 +15,6 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from mmaudit.checkpoint.wording import shown
 from mmaudit.exceptions import RecordError
 from mmaudit.jobs.bell import Bell
 from mmaudit.jobs.errors import JobError
+from mmaudit.jobs.job import Job, look
 from mmaudit.jobs.lease import held, locked, needs_linux
 from mmaudit.jobs.offers import check_settings
 from mmaudit.jobs.registry import RegisteredFile, identifier, registered
@@ -32,14 +31,11 @@ from mmaudit.jobs.states import (
     LOG,
     STATE_LOCK,
     FileOfJob,
-    JobProgress,
     JobSpec,
-    JobState,
     JobStatus,
     change,
     is_alive,
     now,
-    read_progress,
     read_spec,
     read_status,
     write_spec,
@@ -59,52 +55,6 @@ WORKER_LOG = "worker.log"
 _ID = re.compile(r"[a-z2-7]{26}")
 _SUBMIT_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _TAIL = 256 * 1024
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job as it is at the moment it is looked at.
-
-    Attributes:
-        id: 26 characters.
-        state: ``queued``, ``running``, ``finished``, ``failed``, ``crashed`` or ``cancelled``.
-        attempts: Attempts begun since it was submitted or last resumed; at most three.
-        started: Start of the last attempt.
-        progress: Of the last attempt.
-        sentence: Last message, or the reason for the state.
-        folder: ``jobs/<id>``.
-        out: ``retrainings/<id>``, what the job writes.
-        device: Of the last attempt.
-    """
-
-    id: str
-    kind: str
-    title: str
-    remedy: str
-    settings: Mapping[str, Any]
-    state: JobState
-    attempts: int
-    created: datetime
-    started: datetime | None
-    ended: datetime | None
-    progress: JobProgress | None
-    sentence: str
-    folder: Path
-    out: Path
-    file_id: str = ""
-    device: str | None = None
-    damaged: bool = field(default=False)
-    """Whether its folder cannot be read; ``sentence`` says why."""
-
-    @property
-    def can_cancel(self) -> bool:
-        """Whether there is something to cancel."""
-        return self.state in ("queued", "running") and not self.damaged
-
-    @property
-    def can_resume(self) -> bool:
-        """Whether it can go on."""
-        return self.state in ("failed", "crashed", "cancelled") and not self.damaged
 
 
 class Queue:
@@ -164,7 +114,7 @@ class Queue:
 
     def jobs(self) -> list[Job]:
         """Every job, the newest first; one whose folder is damaged says so in its sentence."""
-        found = [self._look(folder) for folder in self.folders()]
+        found = [look(folder) for folder in self.folders()]
         return sorted(found, key=lambda job: (job.created, job.id), reverse=True)
 
     def job(self, job_id: str) -> Job:
@@ -173,7 +123,7 @@ class Queue:
         Raises:
             JobError: If there is none of this id.
         """
-        return self._look(self._folder(job_id))
+        return look(self._folder(job_id))
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job: a waiting one at once, a running one as soon as it has saved its state, else by force.
@@ -337,7 +287,7 @@ class Queue:
         return True
 
     def _must_have_room(self) -> None:
-        waiting = sum(self._look(folder).state == "queued" for folder in self.folders())
+        waiting = sum(look(folder).state == "queued" for folder in self.folders())
         if waiting >= MOST_QUEUED:
             raise JobError(
                 f"{waiting} jobs wait already, and at most {MOST_QUEUED} may: wait, or cancel one"
@@ -374,74 +324,6 @@ class Queue:
         bell.ring(job_id)
         bell.close()
 
-    def _look(self, folder: Path) -> Job:
-        try:
-            spec = read_spec(folder)
-            if spec.id != folder.name:
-                raise JobError(f"{folder.name}/spec.json belongs to another job")
-        except JobError as error:
-            return self._damaged(folder, f"{error}; remove the folder if the job is not needed")
-        out = self.workspace / "retrainings" / spec.id
-        known: dict[str, Any] = {
-            "id": spec.id, "kind": spec.kind, "title": spec.title, "remedy": spec.remedy, "settings": spec.settings,
-            "created": spec.created, "folder": folder, "out": out, "file_id": spec.file.id,
-        }  # fmt: skip
-        progress = read_progress(folder)
-        try:
-            status, alive = _status_and_life(folder)
-        except JobError as error:
-            # Its process may live and write its end, which mends the file.
-            living = _lives(folder)
-            hint = "the job itself still runs" if living else "resume lets it go on"
-            return Job(
-                **known, state="running" if living else "crashed", attempts=0, started=None, ended=None,
-                progress=progress, sentence=f"{error}; {hint}",
-            )  # fmt: skip
-        state, sentence = status.state, status.sentence
-        if state == "running" and not alive:
-            state = "crashed"
-            sentence = "its process has gone without a word; a worker will let it go on from its last checkpoint"
-        elif state == "running" and (folder / CANCEL).exists():
-            sentence = "is being cancelled"
-        if state != "running" and progress is not None:
-            progress = progress.model_copy(update={"eta_seconds": None})
-        return Job(
-            **known, state=state, attempts=status.attempts, started=status.started, ended=status.ended,
-            progress=progress, sentence=sentence, device=status.device,
-        )  # fmt: skip
-
-    def _damaged(self, folder: Path, sentence: str) -> Job:
-        try:
-            made = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
-        except (OSError, ValueError, OverflowError):
-            made = datetime.fromtimestamp(0, UTC)
-        return Job(
-            id=folder.name, kind="retrain", title="(damaged)", remedy="", settings={}, state="failed", attempts=0,
-            created=made, started=None, ended=None, progress=None, sentence=sentence, folder=folder,
-            out=self.workspace / "retrainings" / folder.name, damaged=True,
-        )  # fmt: skip
-
 
 _started: list[subprocess.Popen[bytes]] = []
 """Workers started here, kept so that they are reaped."""
-
-
-def _lives(folder: Path) -> bool:
-    try:
-        return is_alive(folder)
-    except JobError:
-        return False
-
-
-def _status_and_life(folder: Path) -> tuple[JobStatus, bool]:
-    """The status, and whether the job lives, from the same moment."""
-    status = read_status(folder)
-    while status.state == "running":
-        if is_alive(folder):
-            return status, True
-        # A job writes its end before it lets go: what was read first may have been overtaken.
-        again = read_status(folder)
-        if again == status:
-            return status, False
-        status = again
-    return status, False

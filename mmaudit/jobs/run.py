@@ -95,7 +95,8 @@ def retrain(task: Task) -> str:
         start=settings.start,
         control=settings.control,
         resume=resume,
-        device=task.device,
+        # It sees the GPU that it has the lease of, and no other.
+        device=task.device.partition(":")[0],
         progress=task.progress,
     )
     return "trained, audited again and compared"

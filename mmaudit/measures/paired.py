@@ -5,7 +5,16 @@ bootstrap draws units with equal weights in both tables and looks at how many of
 replicate strays from the one observed. The interval reaches as far to both sides as 95 % of the replicates stray; p is the share
 of replicates that stray as far as 0 lies, so that p is below 0.05 exactly where the interval excludes 0.
 
-PLACEHOLDER
+Chosen by simulation: 2,000 pairs of tables (1,000 of 1,000 samples) for each of 736 scenarios, with two models whose answers to a
+sample correlate 0.3 to 0.9; 50, 200 and 1,000 samples, or 30 and 100 groups of 4 to 16 samples that suit one model more than the
+other; accuracies 0.6 to 0.98; differences of accuracy, contributions, shares, interactions, utilization, d_util and long-tailed
+log-likelihoods. Over the 706 scenarios in which most pairs raise no warning (Monte Carlo standard error 0.5 points):
+
+- this interval covers 93.1 to 97.8 % (beyond 97.3 only where 50 samples hold few that differ, and a third of the pairs warn),
+  and the test rejects in 2.6 to 6.9 % where nothing differs;
+- percentiles of the replicates cover 91.3 to 96.2 % and reject in up to 8.2 %; Student's t on the bootstrap's standard error
+  covers 92.6 to 96.9 % and rejects in up to 7.4 %; replicates of the ratios themselves cover up to 98.1 %;
+- McNemar's exact test rejects in 0 to 3 % at 50 samples, up to 4.2 % at 200 and 5.5 % at 1,000.
 """
 
 from __future__ import annotations

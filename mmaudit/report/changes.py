@@ -143,7 +143,7 @@ def make_verdict(
         return Verdict(
             kind="too little data",
             headline=_big(f"too little data about {name}"),
-            sentence=" ".join([_big(f"{text}."), *_told(moved)]),
+            sentence=" ".join([_big(f"{text}."), *_told(moved, changes)]),
             caveats=tuple(caveats),
         )
     if accuracy.difference.warning:
@@ -153,7 +153,7 @@ def make_verdict(
     return Verdict(
         kind=kind,
         headline=_big(f"{headline}; {used}" if used else headline),
-        sentence=" ".join([_big(text), *_told(moved)]),
+        sentence=" ".join([_big(text), *_told(moved, changes)]),
         caveats=tuple(caveats),
     )
 
@@ -207,8 +207,10 @@ def _moved(changes: Sequence[Change]) -> dict[str, list[Change]]:
     return dict(sorted(moved.items(), key=lambda item: -sizes[item[0]]))
 
 
-def _told(moved: Mapping[str, Sequence[Change]]) -> list[str]:
-    """At most ``_MOST_NAMED`` sentences, and one that counts the rest."""
+def _told(moved: Mapping[str, Sequence[Change]], changes: Sequence[Change]) -> list[str]:
+    """At most ``_MOST_NAMED`` sentences, and one that counts the rest; none where nothing was tested."""
+    if not any(change.modality is not None and change.row.p is not None for change in changes):
+        return []
     if not moved:
         return ["No modality is used differently, as far as these samples tell."]
     sentences = []

@@ -479,3 +479,73 @@ def test_the_whole_way_with_everything_killed_in_between(browser, loop):
         assert [text for text in visit.said if not any(word in text for word in quiet)] == []
         assert visit.elsewhere() == []
     assert len(queue.jobs()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_shipped_model_is_retrained_from_the_app(browser, tmp_path):
+    """Nothing is played: the model that comes along, its training, and everything killed in between."""
+    from mmaudit.command_line.places import find_demo
+    from mmaudit.jobs.registry import register
+
+    workspace = tmp_path / "workspace"
+    add_record(workspace / "first", "a" * 26, samples=60)
+    register(workspace, find_demo().audit_file)
+    queue = Queue(workspace)
+    app = App(workspace)
+    try:
+        with Visit(browser, app) as visit:
+            page = visit.go("/retrain")
+            page.set_default_timeout(120_000)
+            page.get_by_label("Epochs").fill("6")
+            page.wait_for_function("() => !document.getElementById('retrain-ask').disabled")
+            page.locator("#retrain-ask").click()
+            page.wait_for_selector("#retrain-summary li")
+            page.locator("#retrain-go").click()
+            page.wait_for_url("**/jobs/*")
+            (job,) = queue.jobs()
+            history = job.out / "training" / "history.jsonl"
+            _wait(lambda: history.exists() and history.read_text().count('"epoch": 1') > 0, 120)
+            page.reload()
+            _until_state(page, "running")
+
+            app.stop(signal.SIGKILL)
+            os.kill(_worker_of(workspace), signal.SIGKILL)
+            app.start()
+            page.goto(app.address)
+            page.wait_for_selector("h1")
+            visit.go(f"/jobs/{job.id}")
+            _until_state(page, "running")
+            page.locator("#job-cancel").click()
+            page.locator("#job-cancel-go").click()
+            _until_state(page, "cancelled")
+            page.wait_for_function("() => !document.getElementById('job-resume').disabled")
+            page.locator("#job-resume").click()
+            _until_state(page, "finished")
+
+            page.get_by_role("link", name="Compare before and after").click()
+            page.wait_for_selector("#verdict")
+            assert "AGM" in page.locator("main").inner_text()
+            epochs = [json.loads(line)["epoch"] for line in history.read_text().splitlines()]
+            assert sorted(set(epochs)) == list(range(7))
+            assert epochs == sorted(epochs), (
+                "what was trained after the checkpoint was not kept twice"
+            )
+            quiet = ("ERR_CONNECTION", "did not respond", "Failed to fetch")
+            assert [t for t in visit.said if not any(word in t for word in quiet)] == []
+            assert visit.elsewhere() == []
+    finally:
+        app.stop()
+        os.kill(_worker_of(workspace), signal.SIGTERM)
+
+
+def _worker_of(workspace: Path) -> int:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"mmaudit.jobs.worker" in words and str(workspace).encode() in words:
+                return int(folder.name)
+    raise AssertionError("no worker is at work")

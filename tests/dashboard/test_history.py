@@ -94,8 +94,10 @@ def test_a_huge_record_is_read_from_its_end(tmp_path, monkeypatch):
 
 def test_the_number_of_curves_is_bounded(tmp_path):
     path = tmp_path / "history.jsonl"
-    path.write_text("".join(_line(0, "remedy", f"c{n}", 1.0) for n in range(100)))
-    assert len(read_curves(path)) == 24
+    path.write_text("".join(_line(0, "remedy", f"c{n}", 1.0) for n in range(1000)))
+    assert len(read_curves(path)) == 96
+    info = coefficients_info(read_curves(path))
+    assert len(info.panels) == len(plot_curves(info).data) == 4
 
 
 def test_a_modality_has_its_colour_and_marker(record):
@@ -132,3 +134,36 @@ def test_names_are_never_markup(tmp_path):
 def test_the_table_has_first_smallest_largest_and_latest(record):
     rows = {row[0]: row[1:] for row in curves_table(losses_info(read_curves(record))).rows}
     assert rows["Validation loss"] == ("2.000", "1.000", "2.000", "1.250", "3")
+
+
+def test_quantities_have_panels_of_their_own_and_a_range(tmp_path):
+    path = tmp_path / "history.jsonl"
+    lines = []
+    for epoch in (1, 2):
+        for name, value in (("kappa", 1.0), ("response loss", 5.0)):
+            for modality in ("audio", "image"):
+                for tail, part in (("", value), (" (min)", value - 1), (" (max)", value + 1)):
+                    lines.append(_line(epoch, "remedy", f"{name} {modality}{tail}", part))
+    path.write_text("".join(lines))
+    info = coefficients_info(read_curves(path), ("audio", "image"))
+    assert info.panels == ("kappa", "response loss")
+    assert [c.name for c in info.curves] == [
+        "kappa audio", "kappa image", "response loss audio", "response loss image",
+    ]  # fmt: skip
+    assert info.curves[0].low == (0.0, 0.0)
+    figure = plot_curves(info)
+    assert [trace.yaxis for trace in figure.data] == ["y"] * 4 + ["y2"] * 4
+    assert [trace.fill for trace in figure.data] == ["toself", None] * 4
+    assert figure.layout.yaxis2.title.text == "response loss"
+    assert curves_table(info).rows[0] == ("kappa audio", "1.000", ".000", "2.000", "1.000", "2")
+
+
+def test_a_control_stands_beside_the_training_and_not_in_the_title(record):
+    curves = (*read_curves(record), *read_curves(record, control=True))
+    info = losses_info(curves)
+    assert info.words.title.startswith("Validation loss")
+    figure = plot_curves(info)
+    looks = {trace.name: (trace.line.dash, trace.marker.symbol) for trace in figure.data}
+    assert looks["Control validation loss"] == ("dash", "circle-open")
+    assert len(set(looks.values())) == 4
+    assert len(coefficients_info(curves).curves) == 2, "a control has no coefficients of its own"

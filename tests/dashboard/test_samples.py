@@ -37,6 +37,7 @@ def _expected(report):
             "together": together,
             "confidence": number(float(sure), 3),
             "right": bool(right),
+            "correct": "yes" if right else "no",
             "alone0": audio,
             "alone1": image,
         }

@@ -1,13 +1,17 @@
 """The jobs as the pages show them."""
 
+import hashlib
 import json
 
 import pytest
 
+from dashboard.data import Library
 from dashboard.work import Desk, without_folders
 from mmaudit.exceptions import MMAuditError
 from mmaudit.jobs.lease import Lease
 from mmaudit.jobs.states import JobProgress, change, now, write_progress
+from mmaudit.report import AuditReport
+from mmaudit.report.schema import FileRecord
 from tests.dashboard.conftest import add_audit_file
 
 SUBMIT = "0123456789abcdef"
@@ -120,19 +124,37 @@ def test_a_second_submission_with_other_settings_is_refused(desk):
     assert len(desk.jobs()) == 1
 
 
-def test_the_record_of_a_training_is_found_and_that_of_its_control_after_it(desk):
+def test_the_record_of_a_training_is_found_and_that_of_its_control_beside_it(desk):
     job = desk.submit(desk.file_id, "agm", {}, SUBMIT)
     row = {"step": 0, "epoch": 0, "split": "train", "name": "loss", "value": 1.0}
-    for place, value in (("training", 1.0), ("control/training", 2.0)):
+    stamps = {desk.history_stamp(job.id)}
+    for place in ("training", "control/training"):
         folder = desk.out(job.id) / place
         folder.mkdir(parents=True)
-        (folder / "history.jsonl").write_text(json.dumps(row | {"value": value}) + "\n")
-        (curve,) = desk.curves(job.id)
-        assert curve.values == (value,)
-    stamp = desk.history_stamp(job.id)
+        (folder / "history.jsonl").write_text(json.dumps(row) + "\n")
+        stamps.add(desk.history_stamp(job.id))
+    assert [curve.split for curve in desk.curves(job.id)] == ["train", "control train"]
     with (desk.out(job.id) / "control" / "training" / "history.jsonl").open("a") as file:
         file.write("\n")
-    assert desk.history_stamp(job.id) != stamp
+    stamps.add(desk.history_stamp(job.id))
+    assert len(stamps) == 4, "every change is noticed"
+
+
+def test_a_report_leads_to_the_file_whose_model_it_is_about(desk, workspace):
+    report = Library(workspace).report("a" * 26)
+    assert desk.file_of(report) is None
+    code = workspace.parent / "project" / "net_of_the_app.py"
+    file = FileRecord(
+        path=str(code), sha256=hashlib.sha256(code.read_bytes()).hexdigest(), bytes=1, role="code"
+    )
+    title = "Audio-visual digits, late fusion"
+    subject = report.subject.model_copy(update={"files": (file,), "title": title})
+    report = AuditReport(report.record.model_copy(update={"subject": subject}))
+    assert desk.file_of(report) == desk.file_id
+    code.write_text("changed = 1\n")
+    assert desk.file_of(report) == desk.file_id, "that it has changed is said where it is trained"
+    (workspace / "registered.json").write_text("{")
+    assert desk.file_of(report) is None
 
 
 def test_the_log_is_shown_from_its_end(desk):

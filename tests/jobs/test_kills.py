@@ -108,9 +108,9 @@ def test_a_few_jobs_and_kills(place):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_twenty_jobs_forty_kills(place, seed):
-    jobs = [place.submit("parent" if n % 4 == 0 else "good", steps=60, ms=25) for n in range(20)]
+    jobs = [place.submit("parent" if n % 4 == 0 else "good", steps=150, ms=25) for n in range(20)]
     done = _kill_them(place, jobs, 40, devices="a,b,c", seed=seed)
     print(done)
-    _check(place, jobs, 60)
+    _check(place, jobs, 150)
     assert done["worker"] + done["everything"] >= 5
     assert done["job"] >= 5

@@ -37,9 +37,12 @@ def writes(monkeypatch, clock):
     """The moments at which progress was written."""
     found = []
     real = reporting.write_progress
-    monkeypatch.setattr(
-        reporting, "write_progress", lambda *a: (found.append(clock.at), real(*a)) and None
-    )
+
+    def written(folder, progress):
+        found.append(clock.at)
+        real(folder, progress)
+
+    monkeypatch.setattr(reporting, "write_progress", written)
     return found
 
 

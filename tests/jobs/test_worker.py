@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from mmaudit.jobs.devices import find_devices, lease_path
+from mmaudit.jobs.devices import environment, find_devices, lease_path
 from mmaudit.jobs.errors import JobError
 from mmaudit.jobs.lease import Lease
 from mmaudit.jobs.processes import identify, is_running
@@ -122,7 +122,7 @@ def test_one_job_at_a_time_on_a_device_the_oldest_first(place):
 
 
 def test_two_devices_two_jobs(place):
-    jobs = [place.submit(steps=50, ms=20) for _ in range(3)]
+    jobs = [place.submit(steps=20, ms=20) for _ in range(3)]
     with place.worker(devices=["a", "b"]) as worker:
         until(lambda: all(has_begun(place, job)() for job in jobs[:2]), worker)
         assert place.queue.job(jobs[2]).state == "queued"
@@ -183,7 +183,7 @@ def test_cancelling_before_the_process_is_up(place):
 
 def test_a_shutdown_of_the_machine_lets_jobs_go_on_later(place):
     """SIGTERM to everything, without anybody having cancelled."""
-    job = place.submit("tidy", steps=60, ms=20)
+    job = place.submit("tidy", steps=30, ms=20)
     with place.worker() as worker:
         until(has_begun(place, job), worker)
         os.kill(place.status(job).process.pid, signal.SIGTERM)
@@ -201,11 +201,11 @@ def test_a_shutdown_of_the_machine_lets_jobs_go_on_later(place):
         change(place.queue.folder / job, lambda s: s.model_copy(update={"not_before": None}))
         until(has_ended(place, job), worker)
     assert place.queue.job(job).state == "finished"
-    assert place.steps(job) == [str(step) for step in range(60)]
+    assert place.steps(job) == [str(step) for step in range(30)]
 
 
 def test_a_job_outlives_its_worker_and_the_next_one_takes_it_over(place):
-    job, waiting = place.submit(steps=80, ms=20), place.submit(steps=1)
+    job, waiting = place.submit(steps=40, ms=20), place.submit(steps=1)
     first = place.start_worker()
     until(has_begun(place, job))
     first.kill()
@@ -220,12 +220,12 @@ def test_a_job_outlives_its_worker_and_the_next_one_takes_it_over(place):
         until(has_ended(place, job, waiting), worker)
     assert _states(place, job) == ["queued", "running", "finished"]
     assert place.status(job).process == process
-    assert place.steps(job) == [str(step) for step in range(80)]
+    assert place.steps(job) == [str(step) for step in range(40)]
     assert not (place.workspace / "two-at-once").exists()
 
 
 def test_worker_and_job_killed_together(place):
-    job = place.submit(steps=60, ms=20)
+    job = place.submit(steps=30, ms=20)
     first = place.start_worker()
     until(has_begun(place, job))
     first.kill()
@@ -239,7 +239,7 @@ def test_worker_and_job_killed_together(place):
         assert "disappeared: killed, probably out of memory" in place.status(job).events[2].sentence
         until(has_ended(place, job), worker)
     assert place.queue.job(job).state == "finished"
-    assert place.steps(job) == [str(step) for step in range(60)]
+    assert place.steps(job) == [str(step) for step in range(30)]
 
 
 def test_a_restart_of_the_machine(place):
@@ -322,7 +322,7 @@ def test_children_whose_guard_was_killed_are_ended_by_the_worker(place):
 
 def test_children_that_nobody_has_seen_to_are_ended_in_the_end(place):
     """The job ended in order, its guard was killed just before."""
-    job = place.submit("leaves", steps=60, ms=20)
+    job = place.submit("leaves", steps=30, ms=20)
     with place.worker() as worker:
         until(has_begun(place, job), worker)
         children, process = _children(place, job), place.status(job).process
@@ -354,7 +354,7 @@ def test_a_file_that_changes_while_its_job_waits(place):
 
 def test_only_the_current_attempt_may_end_a_job(place):
     """A process that comes back from the dead, after its job was given to another, has nothing to say."""
-    job = place.submit(steps=60, ms=20)
+    job = place.submit(steps=30, ms=20)
     with place.worker() as worker:
         until(has_begun(place, job), worker)
         process = place.status(job).process
@@ -362,7 +362,7 @@ def test_only_the_current_attempt_may_end_a_job(place):
         until(lambda: not is_running(process))
         assert place.status(job).state == "running"
         assert "finished" not in _states(place, job)
-        assert len(place.steps(job)) == 60
+        assert len(place.steps(job)) == 30
         until(has_ended(place, job), worker)
     assert _states(place, job).count("finished") == 1
 
@@ -468,6 +468,17 @@ def test_leases_of_gpus_hold_for_all_workspaces(tmp_path, monkeypatch):
     assert lease_path("cuda:0", one) != lease_path("cuda:1", one)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
     assert lease_path("cuda:0", one).name == "cuda-1.lock"
+
+
+def test_a_job_sees_its_own_gpu_only(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("HIP_VISIBLE_DEVICES", raising=False)
+    assert environment("cpu") == {}
+    assert environment("cuda:1") == {"CUDA_VISIBLE_DEVICES": "1"}
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "3,2")
+    assert environment("cuda:1") == {"HIP_VISIBLE_DEVICES": "2"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    assert environment("cuda:1") == {"CUDA_VISIBLE_DEVICES": "GPU-b"}
 
 
 def test_devices_are_named_as_torch_names_them():

@@ -75,7 +75,10 @@ def values_of(table, rows, w, names):
                 with_ = acc[c | 1 << m]
                 found["utilization", "u", name, name_of(c, names)] = (with_ - acc[c]) / with_
     if M > 1:
-        rates = [found["utilization", "u", n, name_of(full - (1 << m), names)] for m, n in enumerate(names)]
+        rates = [
+            found["utilization", "u", n, name_of(full - (1 << m), names)]
+            for m, n in enumerate(names)
+        ]
         pair = "max - min" if M > 2 else f"{names[1]} - {names[0]}"
         spread = max(rates) - min(rates) if M > 2 else rates[1] - rates[0]
         found["utilization", "d_util", pair, "rest"] = spread
@@ -95,9 +98,15 @@ def test_every_number(tmp_path, M, grouped):
     n = 90
     groups = rng.integers(0, 25, n) if grouped else None
     # only samples that have everything and samples that lack one modality
-    present = np.where(rng.random(n) < 0.7, 2**M - 1, 2**M - 1 - (1 << rng.integers(0, M, n))) if M > 1 else None
+    present = (
+        np.where(rng.random(n) < 0.7, 2**M - 1, 2**M - 1 - (1 << rng.integers(0, M, n)))
+        if M > 1
+        else None
+    )
     skills = ((1.4, 0.8, 0.6)[:M], (1.5, 1.1, 0.2)[:M])
-    before, after, tables = make_pair(tmp_path, skills, n=n, K=2, groups=groups, present=present, seed=M)
+    before, after, tables = make_pair(
+        tmp_path, skills, n=n, K=2, groups=groups, present=present, seed=M
+    )
     names = NAMES[:M]
     comparison = compare(before, after, replicates=REPLICATES)
     classes = {"all": np.arange(n)} | {

@@ -23,7 +23,12 @@ def two_columns(seed, shift=0.1):
 
 def differences(before, after, *, counts=ONES, weights=WEIGHTS, reach=1.0, **others):
     return paired_differences(
-        (before, counts), (after, counts), counts, weights, reach=np.full(before.shape[1], reach), **others
+        (before, counts),
+        (after, counts),
+        counts,
+        weights,
+        reach=np.full(before.shape[1], reach),
+        **others,
     )
 
 
@@ -60,9 +65,7 @@ def test_holm_is_the_closed_test_of_bonferroni(p):
     corrected, k = holm(np.array(p)), len(p)
     for i in range(k):
         subsets = [s for s in range(1, 2**k) if s >> i & 1]
-        worst = max(
-            s.bit_count() * min(p[j] for j in range(k) if s >> j & 1) for s in subsets
-        )
+        worst = max(s.bit_count() * min(p[j] for j in range(k) if s >> j & 1) for s in subsets)
         assert corrected[i] == pytest.approx(min(1.0, worst))
 
 
@@ -113,7 +116,9 @@ def brute_force(statistic, units, weights, *, studentised=True):
         own = np.std(again, ddof=1) * math.sqrt(units) if studentised else error
         strays.append(abs(again.sum()) / own)
     if not studentised:
-        factor = stats.t.ppf(0.975, units - 1) / stats.norm.ppf(0.975) * math.sqrt(units / (units - 1))
+        factor = (
+            stats.t.ppf(0.975, units - 1) / stats.norm.ppf(0.975) * math.sqrt(units / (units - 1))
+        )
         strays = [factor * stray for stray in strays]
     half = sorted(strays)[math.ceil(0.95 * (len(weights) - 1))] * error
     as_far = sum(stray >= abs(statistic(even)) / error for stray in strays)
@@ -124,13 +129,16 @@ def brute_force(statistic, units, weights, *, studentised=True):
 def test_every_replicate_by_brute_force(units):
     rng = np.random.default_rng(3)
     counts = rng.integers(1, 6, (units, 1)).astype(float)
-    before, after = (rng.binomial(counts.astype(int), p, (units, 2)).astype(float) for p in (0.5, 0.6))
+    before, after = (
+        rng.binomial(counts.astype(int), p, (units, 2)).astype(float) for p in (0.5, 0.6)
+    )
     sizes = [rng.integers(1, 5, (units, 2)).astype(float) for _ in range(2)]
     weights = bootstrap_weights(units, 400, seed=1)
     found = paired_differences(
         (before, sizes[0]), (after, sizes[1]), counts, weights, reach=np.ones(2)
     )
     for column in range(2):
+
         def statistic(w):
             ratios = [
                 (w * table[:, column]).sum() / (w * size[:, column]).sum()
@@ -154,7 +162,9 @@ def test_replicates_of_the_ratios_themselves_stray_about_as_far():
     drawn = WEIGHTS.astype(float)
     again = ((drawn @ (after - before)) / (drawn @ size)).ravel()
     plain = np.quantile(again, [0.025, 0.975])
-    assert (found.intervals.low[0], found.intervals.high[0]) == pytest.approx(tuple(plain), abs=0.02)
+    assert (found.intervals.low[0], found.intervals.high[0]) == pytest.approx(
+        tuple(plain), abs=0.02
+    )
 
 
 def test_for_plain_means_it_is_near_the_paired_t_test():

@@ -81,11 +81,22 @@ def scenario(rng, n, accuracies, kind, correlation, weights, failures, groups=No
         starts = np.flatnonzero(np.diff(groups, prepend=-1))
         total = lambda x: np.add.reduceat(x, starts, axis=0)  # noqa: E731
     counts = total(np.ones((n, 1)))
-    first, second = (ratios([total(x) for x in columns], truth, counts) for columns, truth in models)
+    first, second = (
+        ratios([total(x) for x in columns], truth, counts) for columns, truth in models
+    )
     tag = f"{accuracies}, {kind}, correlation {correlation}, {n} samples, icc {icc}"
     for name, (na, da, before) in first.items():
         nb, db, after = second[name]
-        judge(f"{name}, {tag}", (na, da), (nb, db), after - before, counts, weights, failures, null=before == after)
+        judge(
+            f"{name}, {tag}",
+            (na, da),
+            (nb, db),
+            after - before,
+            counts,
+            weights,
+            failures,
+            null=before == after,
+        )
     return models
 
 
@@ -100,14 +111,18 @@ def test_independent_samples(n):
     for accuracies in ACCURACIES:
         for kind in ("one dominant", "balanced"):
             for correlation in (0.3, 0.9):
-                rng = np.random.default_rng([n, *(int(100 * a) for a in accuracies), int(10 * correlation)])
+                rng = np.random.default_rng(
+                    [n, *(int(100 * a) for a in accuracies), int(10 * correlation)]
+                )
                 models = scenario(rng, n, accuracies, kind, correlation, weights, failures)
                 if accuracies[0] == accuracies[1]:
                     one, other = (columns[3] for columns, _ in models)
                     pairs = zip((other > one).sum(axis=0), (one > other).sum(axis=0))
                     rejected = np.mean([mcnemar(int(b), int(c))[0] < 0.05 for b, c in pairs])
                     if rejected > 0.06:
-                        failures.append(f"McNemar, {n} samples, {accuracies}: {rejected:.3f} rejected")
+                        failures.append(
+                            f"McNemar, {n} samples, {accuracies}: {rejected:.3f} rejected"
+                        )
     assert not failures, "\n".join(failures)
 
 
@@ -120,7 +135,9 @@ def test_groups(number):
     for icc in (0.2, 0.5):
         for accuracies in ACCURACIES:
             for kind in ("one dominant", "balanced"):
-                rng = np.random.default_rng([number, *(int(100 * a) for a in accuracies), int(10 * icc)])
+                rng = np.random.default_rng(
+                    [number, *(int(100 * a) for a in accuracies), int(10 * icc)]
+                )
                 scenario(rng, len(groups), accuracies, kind, 0.5, weights, failures, groups, icc)
     assert not failures, "\n".join(failures)
 
@@ -136,16 +153,31 @@ def test_long_tailed_log_likelihoods(n):
     for name, loss, mean in (
         ("log-normal", lambda z: np.exp(z - 1), np.exp(-0.5)),
         ("exponential", lambda z: stats.expon.ppf(uniform(z)), 1.0),
-        ("Student, 3 degrees", lambda z: np.abs(stats.t.ppf(uniform(z), 3)), 2 * np.sqrt(3) / np.pi),
+        (
+            "Student, 3 degrees",
+            lambda z: np.abs(stats.t.ppf(uniform(z), 3)),
+            2 * np.sqrt(3) / np.pi,
+        ),
     ):
         for correlation in (0.3, 0.9):
             before, after = (
-                -loss(np.sqrt(correlation) * z + np.sqrt(1 - correlation) * rng.standard_normal((n, PAIRS)))
+                -loss(
+                    np.sqrt(correlation) * z
+                    + np.sqrt(1 - correlation) * rng.standard_normal((n, PAIRS))
+                )
                 for _ in range(2)
             )
             tag = f"{name}, correlation {correlation}, {n} samples"
             judge(tag, (before, ones), (after, ones), 0.0, ones, weights, failures, null=True)
-            judge(f"{tag}, halved", (before, ones), (after / 2, ones), mean / 2, ones, weights, failures)
+            judge(
+                f"{tag}, halved",
+                (before, ones),
+                (after / 2, ones),
+                mean / 2,
+                ones,
+                weights,
+                failures,
+            )
     assert not failures, "\n".join(failures)
 
 

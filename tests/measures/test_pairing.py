@@ -37,7 +37,9 @@ def pair(first, second, tmp_path, *, names=(NAMES, NAMES), shards=(1, 1), groupe
 
 
 def sums_of(folder, **options):
-    return collect_sums(folder, modalities=NAMES, classes=CLASSES, grouped=False, seed=0, replicates=100, **options)
+    return collect_sums(
+        folder, modalities=NAMES, classes=CLASSES, grouped=False, seed=0, replicates=100, **options
+    )
 
 
 def test_each_side_is_what_one_table_alone_gives(tmp_path):
@@ -47,8 +49,13 @@ def test_each_side_is_what_one_table_alone_gives(tmp_path):
         alone = sums_of(tmp_path / folder)
         for index in (None, 0, 2):
             assert np.array_equal(side.correct(index), alone.correct(index))
-            assert np.array_equal(side.contributions("log-likelihood", index), alone.contributions("log-likelihood", index))
-            assert np.array_equal(side.responses("loglik", "zero", index), alone.responses("loglik", "zero", index))
+            assert np.array_equal(
+                side.contributions("log-likelihood", index),
+                alone.contributions("log-likelihood", index),
+            )
+            assert np.array_equal(
+                side.responses("loglik", "zero", index), alone.responses("loglik", "zero", index)
+            )
 
 
 @pytest.mark.parametrize("most", [4096, 16])
@@ -87,7 +94,9 @@ def test_ties_are_seen(tmp_path):
     assert np.argwhere(found.uneven).tolist() == [[first["target"][7], 8 + 3 + 1]]
 
 
-@pytest.mark.parametrize("order", [("image", "text", "audio"), ("text", "image", "audio"), ("image", "audio", "text")])
+@pytest.mark.parametrize(
+    "order", [("image", "text", "audio"), ("text", "image", "audio"), ("image", "audio", "text")]
+)
 def test_another_order_of_modalities_is_another_order_of_bits(tmp_path, order):
     rng = np.random.default_rng(2)
     logits, targets = rng.normal(size=(8, 150, 3)), rng.integers(0, 3, 150)
@@ -102,7 +111,9 @@ def test_another_order_of_modalities_is_another_order_of_bits(tmp_path, order):
     second = columns_from_logits(moved, targets, ids=ids, present=move(present))
     found = pair(first, second, tmp_path, names=(NAMES, order))
     assert found.same
-    assert found.after.responses("score", "exact", None) == pytest.approx(found.before.responses("score", "exact", None))
+    assert found.after.responses("score", "exact", None) == pytest.approx(
+        found.before.responses("score", "exact", None)
+    )
     assert np.array_equal(found.after.present(None), found.before.present(None))
 
 
@@ -139,13 +150,15 @@ def test_what_one_side_lacks_is_in_neither(tmp_path):
     first, second = columns(), columns(seed=1)
     first["loglik"][4, 2] = -np.inf
     second["loglik"][9, 0] = np.nan
-    found = pair(rows(first, range(0, 190)), rows(second, range(3, 200)), tmp_path)
+    found = pair(rows(first, range(190)), rows(second, range(3, 200)), tmp_path)
     assert (found.only_before, found.only_after, found.not_finite) == (3, 10, 2)
     assert not found.whole
     kept = [i for i in range(3, 190) if i not in (4, 9)]
     assert found.before.samples == found.after.samples == len(kept)
     for side, table in ((found.before, first), (found.after, second)):
-        assert side.means()["accuracy"] == pytest.approx(np.asarray(table["correct"])[kept].mean(axis=0))
+        assert side.means()["accuracy"] == pytest.approx(
+            np.asarray(table["correct"])[kept].mean(axis=0)
+        )
 
 
 def broken(kind):
@@ -193,7 +206,9 @@ def test_other_refusals(tmp_path):
     with pytest.raises(RecordError, match="4 coalitions"):
         pair(columns(), columns(M=2), tmp_path / "4")
     with pytest.raises(RecordError, match="at least 100"):
-        pair_tables(*[Table(tmp_path, NAMES, 1)] * 2, classes=CLASSES, grouped=False, seed=0, replicates=9)
+        pair_tables(
+            *[Table(tmp_path, NAMES, 1)] * 2, classes=CLASSES, grouped=False, seed=0, replicates=9
+        )
 
 
 def test_memory_does_not_grow_with_the_samples(tmp_path):
@@ -204,7 +219,9 @@ def test_memory_does_not_grow_with_the_samples(tmp_path):
             for seed in (0, 1)
         ]
         tracemalloc.start()
-        pair_tables(*tables, classes=CLASSES, grouped=False, seed=0, most_units=1000, part_bytes=2**20)
+        pair_tables(
+            *tables, classes=CLASSES, grouped=False, seed=0, most_units=1000, part_bytes=2**20
+        )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     # a chunk of 8,192 rows is the most that more samples may add

@@ -15,7 +15,9 @@ def test_by_hand():
     found = seed_level([1.0, 1.0, 1.0], [2.0, 3.0, 4.0])
     half = 4.302653 / np.sqrt(3)
     assert (found.before, found.after, found.difference.value) == (1.0, 3.0, 2.0)
-    assert (found.difference.low, found.difference.high) == pytest.approx((2 - half, 2 + half), rel=1e-6)
+    assert (found.difference.low, found.difference.high) == pytest.approx(
+        (2 - half, 2 + half), rel=1e-6
+    )
     assert found.p == pytest.approx(0.0741799, rel=1e-5)
     assert found.difference.n == 3
     assert "3 seeds, fewer than 5" in found.difference.warning
@@ -37,7 +39,11 @@ def test_it_is_scipys_paired_t_test(k, seed):
 
 @pytest.mark.parametrize(
     ("a", "b", "why"),
-    [([0.9], [0.95], "one seed"), ([0.9] * 5, [0.95] * 5, "the same amount"), ([0.9, 0.8], [0.9, 0.8], "the same amount")],
+    [
+        ([0.9], [0.95], "one seed"),
+        ([0.9] * 5, [0.95] * 5, "the same amount"),
+        ([0.9, 0.8], [0.9, 0.8], "the same amount"),
+    ],
 )
 def test_without_spread_there_is_a_value_but_no_test(a, b, why):
     found = seed_level(a, b)
@@ -48,7 +54,8 @@ def test_without_spread_there_is_a_value_but_no_test(a, b, why):
 
 
 @pytest.mark.parametrize(
-    ("a", "b"), [([], []), ([1.0, 2.0], [1.0]), ([[1.0, 2.0]], [[1.0, 2.0]]), ([1.0, np.nan], [1.0, 2.0])]
+    ("a", "b"),
+    [([], []), ([1.0, 2.0], [1.0]), ([[1.0, 2.0]], [[1.0, 2.0]]), ([1.0, np.nan], [1.0, 2.0])],
 )
 def test_what_is_no_pairs_of_numbers_is_refused(a, b):
     with pytest.raises(UndefinedMeasureError, match="expected"):
