@@ -212,8 +212,10 @@ class Guard:
         def start(status: str, given: list[tuple[str, str]], *more: Any) -> Any:
             ours = {name.lower() for name, _ in headers}
             kept = [(name, value) for name, value in given if name.lower() not in ours]
-            if not any(name.lower() == "cache-control" for name, _ in kept):
-                kept.append(("Cache-Control", "no-store"))
+            has = {name.lower() for name, _ in kept}
+            if "cache-control" not in has:
+                # Scripts have a tag by which the browser asks whether they changed; what pages say is not kept.
+                kept.append(("Cache-Control", "no-cache" if "etag" in has else "no-store"))
             return start_response(status, kept + headers, *more)
 
         refused = refusal(environ, self._access)

@@ -185,7 +185,12 @@ def _build(
     model = call_factory(function, args, name=_name(factory), directory=directory)
     if isinstance(model, Mapping) or not callable(model):
         raise _no_module(model, _name(factory))
-    return model, _code(function) if isinstance(factory, str) else ()
+    if not isinstance(factory, str):
+        return model, ()
+    inner = (args or {}).get("factory")
+    if factory.startswith("mmaudit.") and isinstance(inner, str):  # built around the user's own
+        return model, (*_code(function), *_code(import_callable(inner, directory)))
+    return model, _code(function)
 
 
 def _no_module(model: Any, name: str) -> ModelError:

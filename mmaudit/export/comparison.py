@@ -102,6 +102,9 @@ def _story(comparison: Comparison) -> _Story:
     notes = [
         f"{note.topic}: {note.text}" for note in comparison.notes if note.kind == "information"
     ]
+    warnings = _warnings(comparison, changes)
+    said = {text.lower() for text in warnings}
+    caveats = [text for text in comparison.verdict.caveats if text.lower().rstrip(".") not in said]
     return _Story(
         titles=(
             ("Before", shorten(comparison.before.title, 160)),
@@ -116,8 +119,8 @@ def _story(comparison: Comparison) -> _Story:
         ),
         rows=tuple(_row(change) for change in changes),
         also=_also(comparison, changes),
-        warnings=_bounded(_warnings(comparison, changes)),
-        notes=_bounded([*comparison.verdict.caveats, *_tests(comparison), *notes]),
+        warnings=_bounded(warnings),
+        notes=_bounded([*caveats, *_tests(comparison), *notes]),
     )
 
 

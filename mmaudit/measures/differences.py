@@ -70,9 +70,7 @@ def family_of(labels: dict[str, str]) -> _Labels:
         True
     """
     family = {
-        name: value
-        for name, value in labels.items()
-        if name not in ("modality", "first", "second", "class")
+        name: value for name, value in labels.items() if name not in ("modality", "first", "second")
     }
     for name in ("coalition", "given"):
         if name in family:

@@ -169,7 +169,7 @@ def _job(
 
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Means over seeds, and differences from joint training with paired t-intervals."""
-    from mmaudit.measures.paired import seed_level
+    from mmaudit.comparing import seed_level
 
     found = []
     for fusion in dict.fromkeys(row["fusion"] for row in rows):

@@ -508,6 +508,7 @@ def test_the_shipped_model_is_retrained_from_the_app(browser, tmp_path):
             _wait(lambda: history.exists() and history.read_text().count('"epoch": 1') > 0, 120)
             page.reload()
             _until_state(page, "running")
+            _drawn(page, 2)
 
             app.stop(signal.SIGKILL)
             os.kill(_worker_of(workspace), signal.SIGKILL)

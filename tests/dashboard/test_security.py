@@ -216,3 +216,10 @@ def test_the_policy_names_no_other_origin():
 @pytest.mark.parametrize("value", ["[::1", "a:b:c", "a b", "[::1]x", "ü.example", "a" * 300])
 def test_what_is_no_host_is_none(value):
     assert canonical_host(value) is None
+
+
+def test_what_pages_say_is_not_kept_by_the_browser(served):
+    for address, kept in (("/", "no-store"), ("/_dash-layout", "no-store"), ("/assets/app.css", "no-cache")):  # fmt: skip
+        answer = served.client.get(address, base_url=served.base)
+        assert answer.headers["Cache-Control"] == kept
+        answer.close()

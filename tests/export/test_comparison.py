@@ -70,6 +70,7 @@ def test_warnings_are_marked_and_explained():
     )
     assert re.search(r"accuracy .*\] !", text)
     assert "! accuracy: the interval should not be trusted: 30 samples" in text
+    assert text.count("30 samples") == 1
     text = printed(make_comparison(notes=(("warning", "3 left out"), ("information", "by number"))))
     assert "! data: 3 left out" in text
     assert "i data: by number" in text

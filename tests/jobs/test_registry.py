@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from mmaudit.exceptions import SpecError
 from mmaudit.jobs.errors import JobError
@@ -159,3 +160,13 @@ def test_nothing_here_loads_torch():
     code = f"import sys\nfor n in '{names}'.split(): __import__('mmaudit.jobs.' + n)\n"
     code += "import mmaudit.command_line.jobs\nsys.exit('torch' in sys.modules or 'dash' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_factory_inside_one_of_ours_counts(tmp_path, project):
+    text = (project / "audit.yaml").read_text()
+    spec = yaml.safe_load(text)
+    own = spec["model"] if isinstance(spec["model"], str) else spec["model"]["factory"]
+    spec["model"] = {"factory": "mmaudit.unimodal:build", "args": {"factory": own}}
+    (project / "audit.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+    file = register(tmp_path / "workspace", project / "audit.yaml")
+    assert str(project / "train.py") in file.files

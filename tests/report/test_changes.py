@@ -28,6 +28,7 @@ from tests.report.comparisons import make_comparison
             "Too little data to say whether AGM helps: on 600 samples the accuracy goes from .948 to .958, +.010 [-.020, +.040]",
         ),
         ((0.01, 0.0101), "too little data", "Too little data"),
+        ((-0.02, 0.03), "too little data", "Too little data"),
         ((0.01, 0.01), "does not help", "AGM does not help"),
     ],
 )
