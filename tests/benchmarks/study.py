@@ -122,14 +122,15 @@ def _figures(report: Any) -> dict[str, float]:
     for name in ("audio", "image"):
         row = responses[
             (responses["modality"] == name)
-            & (responses["quantity"] == "accuracy")
+            & (responses["quantity"] == "Acc")
             & (responses["empty"] == "exact")
             & (responses["class"] == "all")
         ]
         found[f"response {name}"] = float(row["value"].iloc[0])
         row = utilization[
             (utilization["modality"] == name)
-            & (utilization["given"] == "rest")
+            & (utilization["quantity"] == "u")
+            & (utilization["given"] == ("image" if name == "audio" else "audio"))
             & (utilization["class"] == "all")
         ]
         found[f"utilization {name}"] = float(row["value"].iloc[0])
