@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmaudit.export.markdown import _escaped as escaped
-from mmaudit.export.markdown import _table as table_lines
+from mmaudit.export.markdown import escaped, table_lines
 from mmaudit.report.changes import Change, is_significant, main_changes, p_text
 from mmaudit.report.comparison import Comparison, Difference
 from mmaudit.report.labels import clean, shorten

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from mmaudit.export.overview import HEADERS, make_overview
 from mmaudit.report import AuditReport
 
-__all__ = ["to_markdown"]
+__all__ = ["escaped", "table_lines", "to_markdown"]
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+|~!$-])")
 
@@ -24,28 +24,29 @@ def to_markdown(report: AuditReport) -> str:
         Headings, lists and two tables, a newline at the end. Names come from models and data: they are escaped.
     """
     overview = make_overview(report)
-    parts = [f"# {_escaped(overview.title)}", ""]
-    parts += [f"- **{label}**: {_escaped(', '.join(of_step))}" for label, of_step in overview.steps]
+    parts = [f"# {escaped(overview.title)}", ""]
+    parts += [f"- **{label}**: {escaped(', '.join(of_step))}" for label, of_step in overview.steps]
     parts += ["", "## Accuracy", ""]
-    parts += _table(("Present", "Accuracy"), overview.scores)
+    parts += table_lines(("Present", "Accuracy"), overview.scores)
     parts += ["", "## Modalities", ""]
-    parts += _table(HEADERS, overview.rows)
+    parts += table_lines(HEADERS, overview.rows)
     for heading, texts in (
         ("What stands out", overview.sentences),
         ("Warnings", overview.warnings),
         ("Notes", overview.notes),
     ):
         if texts:
-            parts += ["", f"## {heading}", "", *(f"- {_escaped(text)}" for text in texts)]
+            parts += ["", f"## {heading}", "", *(f"- {escaped(text)}" for text in texts)]
     return "\n".join(parts) + "\n"
 
 
-def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table_lines(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table, line by line."""
     lines = [f"| {' | '.join(headers)} |", f"|{' --- |' * len(headers)}"]
-    return lines + [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in rows]
+    return lines + [f"| {' | '.join(escaped(cell) for cell in row)} |" for row in rows]
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Keep a text from being read as Markdown or HTML; numbers with intervals stay readable in the source."""
     if re.fullmatch(r"[-+.,\d\s\[\]]+!?", text):
         return text.replace("[", "\\[")
