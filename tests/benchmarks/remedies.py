@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from mmaudit.training.loop import Run
 from mmaudit.training.order import MicroBatch
 from mmaudit.training.task import Labelled, Task
 from tests.benchmarks import nets
+from tests.benchmarks.coalitions import own_peak_mb
 
 BATCH = 64
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -116,7 +116,7 @@ def measure(variant: str, device: str, steps: int, pixels: int) -> dict[str, Any
         remedy = Stepper(key, options, device, pixels)
         for _ in range(2):
             remedy.seconds()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = own_peak_mb()
         if device == "cuda":
             peak = torch.cuda.max_memory_allocated() / 2**20
         joint = Stepper("joint", {}, device, pixels)
