@@ -41,7 +41,14 @@ from mmaudit.masking.preparing import in_memory_batch
 from mmaudit.masking.spec import CustomMask, MaskingSpec, read_spec
 from mmaudit.report.schema import StructureRecord
 
-__all__ = ["EncoderCall", "Structure", "find_structure", "inspect_structure", "mask_functions"]
+__all__ = [
+    "EncoderCall",
+    "Structure",
+    "find_structure",
+    "inspect_structure",
+    "mask_functions",
+    "perturbed",
+]
 
 _ROWS = 2
 """Samples that a structure is found on; enough to see which dimension runs over them."""
@@ -318,7 +325,7 @@ class _Finder:
             bit = 1 << m
             for data in (
                 small.coalition(((1 << self.M) - 1) & ~bit),
-                _perturbed(small, self.spec.names[m]),
+                perturbed(small, self.spec.names[m]),
             ):
                 try:
                     with seeded(0):
@@ -420,7 +427,7 @@ class _Observation:
     order: list[CallKey]
 
 
-def _perturbed(batch: MaskedBatch, modality: str) -> Any:
+def perturbed(batch: MaskedBatch, modality: str) -> Any:
     """The batch with one modality's values replaced by others of the same kind."""
     generator = torch.Generator().manual_seed(0)
     values: dict[str, Any] = {}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmaudit.checkpoint.model import Handler, intercepted, seeded
-from mmaudit.checkpoint.structure import _perturbed
+from mmaudit.checkpoint.structure import perturbed
 from mmaudit.checkpoint.tracing import CallKey, output_tensors
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.masked_batch import MaskedBatch
@@ -88,7 +88,7 @@ def channels_by_modality(
         for key, value in base.items()
     }
     for m, name in enumerate(names):
-        for data in (batch.coalition((2 ** len(names) - 1) & ~(1 << m)), _perturbed(batch, name)):
+        for data in (batch.coalition((2 ** len(names) - 1) & ~(1 << m)), perturbed(batch, name)):
             try:
                 other = given(data)
             except Exception:  # values without meaning can make foreign code fail
