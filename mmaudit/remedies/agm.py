@@ -135,7 +135,10 @@ class AGM(Remedy):
         first_epoch, last_epoch: Epochs in which gradients are modulated, both included, counted from 1.
         coalitions: ``reuse`` takes what the encoders returned in the step's own (training mode) pass wherever their modality is
             present; ``separate`` runs every coalition whole, in evaluation mode, as the authors do. Equal where encoders hold
-            neither batch normalisation nor dropout.
+            neither batch normalisation nor dropout. ``reuse`` is the default by measurement (``tests.benchmarks.study``): MNIST x
+            FSDD degraded, late fusion with batch normalisation, five seeds, five epochs, each tuned on the same validation grid:
+            test accuracy .954 +- .008 (joint .956 +- .006) against .925 +- .007, audio response .43 against .36, at 1.13 joint
+            steps against 2.83. ``separate`` diverged at the grid's larger learning rate (.04).
         routing: ``outputs`` as above. ``parameters`` multiplies the gradients of the parameters that see one modality alone
             (eq. 6, late fusion); its coalition passes need no gradients.
 
