@@ -125,18 +125,20 @@ def retrain(
     out, source = Path(out), Path(audit_file).resolve()
     spec = trainable_spec(source)
     request = _request(source, spec, remedy, options, recipe, start, control, replicates)
+    if before is not None:
+        _check_same(Path(before), source, spec)
     processes = Processes(device)
     work = _Work(source, spec, request, processes, workers, progress)
     if processes.main:
         _claim(out, request, resume=resume)
-        if before is not None:
-            _reuse(Path(before), source, spec, out / "before")
+        if before is not None and not (out / "before" / RECORD_NAME).exists():
+            AuditReport.load(before).save(out / "before")
     processes.wait()
     first = work.audited(source, out / "before", "Audit before")
     work.parent = first.record.report_id
     notes, after = work.trained(remedy, request.options, out, "Training", "Audit after")
     reference = None
-    if control:
+    if request.control:
         more, reference = work.trained(
             "joint", {}, out / "control", "Training (control)", "Audit of the control"
         )
@@ -338,8 +340,8 @@ def _claim(out: Path, request: Request, *, resume: bool) -> None:
     write_json_atomic(path, request.model_dump(mode="json"))
 
 
-def _reuse(record: Path, source: Path, spec: AuditSpec, folder: Path) -> None:
-    """Take over a record of the model as it came, if it is one."""
+def _check_same(record: Path, source: Path, spec: AuditSpec) -> None:
+    """Refuse a record that is not of the model as it came."""
     report = AuditReport.load(record)
     known = {file.sha256 for file in report.record.subject.files}
     loaded = {file.sha256 for file in open_subject(source).files}
@@ -347,5 +349,3 @@ def _reuse(record: Path, source: Path, spec: AuditSpec, folder: Path) -> None:
         raise RecordError(
             f"{record} is an audit of another model or of another audit file than {source.name}: leave it out, or audit again."
         )
-    if not (folder / RECORD_NAME).exists():
-        report.save(folder)

@@ -146,6 +146,21 @@ def test_a_finished_audit_is_not_done_again(project: Path, tmp_path: Path) -> No
     other.write_text(project.read_text().replace("title: Toy", "title: Toy\nseed: 5"))
     with pytest.raises(RecordError, match="another model or of another audit file"):
         retrain(other, "joint", out=tmp_path / "no", recipe=QUICK, before=tmp_path / "audit", device="cpu")  # fmt: skip
+    assert not (tmp_path / "no").exists()
+
+
+def test_plain_training_needs_no_control(project: Path, tmp_path: Path) -> None:
+    result = retrain(
+        project,
+        "joint",
+        out=tmp_path / "run",
+        recipe=QUICK,
+        replicates=100,
+        device="cpu",
+        control=True,
+    )
+    assert result.control is None
+    assert not (tmp_path / "run" / "control").exists()
 
 
 @pytest.mark.parametrize(

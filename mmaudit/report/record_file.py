@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError
 
 from mmaudit.exceptions import RecordError
+from mmaudit.report.json_file import read_model, save_model
 from mmaudit.report.schema import SCHEMA_VERSION, Record
-from mmaudit.report.store import copy_folder_atomic, sweep_leftovers, write_json_atomic
+from mmaudit.report.store import copy_folder_atomic, sweep_leftovers
 
 __all__ = ["RECORD_NAME", "read_record", "save_record"]
 
@@ -64,7 +59,7 @@ def save_record(
             copied.append(place)
             copy_folder_atomic(source, place)
             places[name] = place.name
-        write_json_atomic(path, _as_json(record.model_copy(update={"tables": places})))
+        save_model(path, record.model_copy(update={"tables": places}), what="record")
     except RecordError:
         # A record that is in place, though perhaps not yet flushed, keeps its tables.
         for place in copied:
@@ -82,33 +77,7 @@ def read_record(file: Path) -> Record:
     Raises:
         RecordError: If it cannot be read, is damaged or truncated, holds NaN or infinity, or has an unknown version.
     """
-    try:
-        value = json.loads(file.read_bytes(), parse_constant=_not_a_number, parse_float=_finite)
-    except OSError as error:
-        raise RecordError(f"cannot read {file}: {error.strerror or error}") from error
-    except RecordError as error:
-        raise RecordError(f"{file} is no report: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise RecordError(
-            f"{file} is damaged or truncated: not readable as JSON ({error})"
-        ) from error
-    if not isinstance(value, Mapping) or "schema_version" not in value:
-        raise RecordError(
-            f"{file} is no report: expected a mapping with 'schema_version', found {type(value).__name__}"
-        )
-    version = value["schema_version"]
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise RecordError(
-            f"{file} has version {version!r:.40}; this mmaudit reads version {SCHEMA_VERSION}: use the mmaudit that wrote it"
-        )
-    try:
-        return Record.model_validate(value)
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-        first = faults[0]
-        where = ".".join(str(step) for step in first["loc"])
-        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-        raise RecordError(f"{file} is no whole report: {where}: {first['msg']}{more}") from error
+    return read_model(file, Record, what="report", version=SCHEMA_VERSION)
 
 
 def _free_name(target: Path, name: str, report_id: str) -> Path:
@@ -140,21 +109,3 @@ def _remove_table(folder: Path) -> None:
         for shard in folder.glob("part-*.parquet"):
             shard.unlink()
         folder.rmdir()
-
-
-def _as_json(record: Record) -> Any:
-    try:
-        return record.model_dump(mode="json")
-    except PydanticSerializationError as error:
-        raise RecordError(f"the record cannot be written as JSON: {error}") from error
-
-
-def _not_a_number(text: str) -> float:
-    raise RecordError(f"it holds {text}, and a record holds finite numbers only")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise RecordError(f"it holds {text}, which is too large for a number")
-    return value
