@@ -34,5 +34,10 @@ GameValues: TypeAlias = npt.NDArray[np.floating]
 EmptyRule: TypeAlias = Literal["exact", "zero"]
 """What phi of the empty coalition is in a mono-modal response: its real value, or 0 as in AGM's released code."""
 
-OutputKind: TypeAlias = Literal["logits", "probabilities", "log_probabilities", "one_logit"]
-TaskName: TypeAlias = Literal["multiclass", "binary"]
+OutputKind: TypeAlias = Literal[
+    "logits", "probabilities", "log_probabilities", "one_logit", "values"
+]
+"""What a model's outputs are; ``values`` are the predictions of a regression."""
+
+TaskName: TypeAlias = Literal["multiclass", "binary", "segments", "multilabel", "regression"]
+"""``segments``: classes for each of T segments of a sample; ``multilabel``: L yes-or-no labels for each sample."""

@@ -29,6 +29,7 @@ from mmaudit.typing import OutputKind, TaskName
 
 __all__ = [
     "AuditSpec",
+    "BranchesSpec",
     "CallSpec",
     "CustomMask",
     "DataSpec",
@@ -41,6 +42,9 @@ __all__ = [
     "NamedMask",
     "NoiseMask",
     "OutputSpec",
+    "ProbeSpec",
+    "ReferencesSpec",
+    "SecondMaskSpec",
     "SourceSpec",
     "read_spec",
 ]
@@ -223,14 +227,74 @@ class OutputSpec(_Strict):
     """``one_logit``: one number per sample, positive for class 1."""
 
 
+class ReferencesSpec(_Strict):
+    """Models to compare with: what each modality could say alone, and what could be said without it.
+
+    A single path is the folder that ``mmaudit unimodal --out FOLDER`` wrote. Else modality -> audit file of such a model, or an
+    ``.npz`` or ``.parquet`` file with ``id`` (sample ids) and ``scores`` (its outputs for them, of the same kind as the model's).
+    """
+
+    alone: dict[str, Path] = Field(default_factory=dict)
+    without: dict[str, Path] = Field(default_factory=dict)
+    folder: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"folder": value} if isinstance(value, (str, Path)) else value
+
+
+class ProbeSpec(_Strict):
+    """How linear probes are fitted, and what the mono-modal concepts are."""
+
+    concept: Literal["centred_logits", "logits"] = "centred_logits"
+    """What of a reference model's outputs: less the class mean of each sample, or as they are."""
+    concepts: dict[str, Path] = Field(default_factory=dict)
+    """Modality -> ``.npz`` or ``.parquet`` file with ``id`` and ``concept`` (``(n, q)``), in place of reference models."""
+    penalty: float | Literal["cross-validated"] = "cross-validated"
+    """Of the ridge regression, for the sum of squares."""
+
+
+class BranchesSpec(_Strict):
+    """A model of branches that exchange information through cross-modal modules (as MMTM)."""
+
+    outputs: dict[str, ValuePath]
+    """Modality -> path of its branch's class scores in what the model returns."""
+    modules: dict[str, dict[str, ValuePath]]
+    """Cross-modal module -> modality -> its argument: a position or a keyword."""
+
+
+class SecondMaskSpec(_Strict):
+    """The mask that everything is evaluated under once more, since findings must not hang on how a modality is hidden."""
+
+    mask: MaskSpec | Literal["auto", "off"] = "auto"
+    """``auto``: ``marginal`` where the first is none, else ``zero``."""
+    samples: int = Field(default=2000, ge=50)
+    """At most so many samples, spread over the data."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        value = "off" if value is False else value  # YAML reads a bare off as false
+        fields = isinstance(value, Mapping) and set(value) <= {"mask", "samples"}
+        return value if fields else {"mask": value}
+
+    @field_validator("mask", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return "off" if value is False else value
+
+
 class MaskingSpec(_Strict):
     """Modalities, masks, and how to call a model and read its outputs.
 
     Args:
         modalities: Name -> :class:`ModalitySpec`, a path, or its mapping; 1 to 12 of them. Their order is kept everywhere.
-        target: Path of the labels in the batch: integers in ``[0, K)``, or names listed in ``classes``.
-        task: ``multiclass`` or ``binary``.
-        classes: Names of the classes, in order.
+        target: Path of the labels in the batch: integers in ``[0, K)``, or names listed in ``classes``; for ``segments`` ``(n, T)``
+            integers, negative where there is none; for ``multilabel`` ``(n, L)`` zeros and ones; for ``regression`` numbers,
+            ``(n,)`` or ``(n, D)``.
+        task: ``multiclass``, ``binary``, ``segments`` (outputs ``(n, T, K)``), ``multilabel`` or ``regression``.
+        classes: Names of the classes (of the labels, of the predicted numbers), in order.
         group: Path of a column whose equal values belong together (patient, clip, speaker); resampled as one.
         ids: Path of the sample ids; left out: running numbers.
         call: How ``forward`` is called; left out: inputs by the names of its parameters, else in order.
@@ -238,6 +302,11 @@ class MaskingSpec(_Strict):
         batching: ``keep`` leaves the user's batches whole, for models whose samples influence each other; ``auto`` finds out.
         latent: Module whose input is the latent; left out: found.
         head: The last linear module; left out: found.
+        references: Models of single modalities, and without single modalities, to compare with.
+        probe: How linear probes are fitted.
+        branches: Branches and cross-modal modules, where the model has such.
+        second_mask: What findings are checked under beside the masks of the modalities; ``off`` leaves it out.
+        thresholds: Of the findings, by name (``mmaudit.findings.Thresholds``).
 
     Raises:
         SpecError: Through :func:`read_spec`; constructing it directly raises pydantic's ``ValidationError``.
@@ -259,6 +328,11 @@ class MaskingSpec(_Strict):
     batching: Literal["auto", "keep"] = "auto"
     latent: str | None = None
     head: str | None = None
+    references: ReferencesSpec = ReferencesSpec()
+    probe: ProbeSpec = ProbeSpec()
+    branches: BranchesSpec | None = None
+    second_mask: SecondMaskSpec = SecondMaskSpec()
+    thresholds: dict[str, float] = Field(default_factory=dict)
 
     @field_validator("modalities")
     @classmethod
@@ -371,8 +445,10 @@ class AuditSpec(MaskingSpec):
     """``audit.yaml``: a :class:`MaskingSpec` with the model, its checkpoint and the data.
 
     Args:
-        model: Factory that builds the module the weights go into; the audit file's own directory is importable.
+        model: Factory that builds the module the weights go into; the audit file's own directory is importable. Left out where
+            the checkpoint holds the whole model (a Hugging Face directory, ONNX, formats that have to be trusted).
         checkpoint: File, sharded index or directory; or sub-module -> file.
+        weights: Which weights of the checkpoint: the model's, or their exponential moving average.
         data: Splits.
         expected: Plain score that the model is known to reach.
         title: What to call the subject in the report.
@@ -383,8 +459,9 @@ class AuditSpec(MaskingSpec):
         lineage: Where the model comes from, for the record; ``mmaudit retrain`` writes it.
     """
 
-    model: FactorySpec
+    model: FactorySpec | None = None
     checkpoint: Path | dict[str, Path] | None = None
+    weights: Literal["model", "ema"] = "model"
     data: DataSpec
     expected: ExpectedSpec | None = None
     title: str | None = None

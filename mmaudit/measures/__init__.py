@@ -13,13 +13,14 @@ from mmaudit.exceptions import SpecError
 from mmaudit.measures.base import Measure
 from mmaudit.measures.coalition_scores import CoalitionScores
 from mmaudit.measures.contribution import Contribution
+from mmaudit.measures.evidence import Evidence
 from mmaudit.measures.interaction import Interaction
 from mmaudit.measures.mono_modal_response import MonoModalResponse
-from mmaudit.measures.resampling import collect_sums
 from mmaudit.measures.utilization import ConditionalUtilizationRate
 from mmaudit.report.schema import FailureRecord, MeasureResult
+from mmaudit.typing import TaskName
 
-__all__ = ["MEASURES", "Measure", "check_request", "compute_measures"]
+__all__ = ["MEASURES", "Evidence", "Measure", "check_request", "compute_measures"]
 
 MEASURES: dict[str, type[Measure]] = {
     "coalitions": CoalitionScores,
@@ -56,17 +57,19 @@ def compute_measures(
     seed: int,
     replicates: int = 2000,
     only: Sequence[str] | None = None,
+    task: TaskName = "multiclass",
 ) -> tuple[dict[str, MeasureResult], tuple[FailureRecord, ...]]:
     """Compute measures from a coalition table on disk.
 
     Args:
-        table_folder: Folder of the shards.
+        table_folder: Folder of the shards; other tables lie beside it.
         modalities: Names in the order of the table's bits.
         classes: Names of all classes, in the order of the targets.
         grouped: Whether samples with equal ``group`` are resampled together.
         seed: Of the resampling; equal seeds give equal intervals, whatever the order of the rows.
         replicates: Bootstrap replicates, at least 100.
         only: Keys of the measures wanted; all where ``None``.
+        task: What the model predicts.
 
     Returns:
         Results by key, in the order of ``MEASURES``, and the measures that raised.
@@ -77,21 +80,15 @@ def compute_measures(
     """
     check_request(only, replicates)
     wanted = list(MEASURES) if only is None else list(only)
-    sums = collect_sums(
-        table_folder,
-        modalities=modalities,
-        classes=classes,
-        grouped=grouped,
-        seed=seed,
-        replicates=replicates,
-    )
+    evidence = Evidence(table_folder, modalities, classes, grouped, seed, replicates, task)
+    _ = evidence.sums  # a table that cannot be used is no failure of one measure
     results: dict[str, MeasureResult] = {}
     failures: list[FailureRecord] = []
     for key, kind in MEASURES.items():
-        if key not in wanted:
+        if key not in wanted or not kind().available(evidence):
             continue
         try:
-            results[key] = kind().compute(sums)
+            results[key] = kind().of(evidence)
         except Exception as error:  # whatever a measure raises, the others are worth keeping
             failures.append(FailureRecord(measure=key, error=f"{type(error).__name__}: {error}"))
     return results, tuple(failures)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import ClassVar, Literal
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Literal
 
 from mmaudit.exceptions import UndefinedMeasureError
+from mmaudit.measures.evidence import Evidence
 from mmaudit.measures.resampling import UnitSums
 from mmaudit.report.schema import LabelledEstimate, MeasureResult
 
-__all__ = ["NOT_HERE", "Measure", "coalition_name"]
+__all__ = ["NOT_HERE", "EvidenceMeasure", "Measure", "coalition_name"]
 
 NOT_HERE = "no sample here has this modality"
 """Why nothing is said of a modality: masking what is not there changes nothing, which is no finding about the model."""
@@ -47,10 +48,23 @@ class Measure(ABC):
         Returns:
             All estimates, or the reason why there are none.
         """
-        rows: tuple[LabelledEstimate, ...] = ()
+        return self._result(lambda: self.rows(sums), sums.settings())
+
+    def available(self, evidence: Evidence) -> bool:
+        """Whether the audit collected what the measure reads; it is left out of the record where not."""
+        return True
+
+    def of(self, evidence: Evidence) -> MeasureResult:
+        """Evaluate the measure on an audit's tables."""
+        return self.compute(evidence.sums)
+
+    def _result(
+        self, rows: Callable[[], Iterator[LabelledEstimate]], settings: dict[str, Any]
+    ) -> MeasureResult:
+        found: tuple[LabelledEstimate, ...] = ()
         undefined = None
         try:
-            rows = tuple(self.rows(sums))
+            found = tuple(rows())
         except UndefinedMeasureError as error:
             undefined = str(error)
         return MeasureResult(
@@ -60,10 +74,39 @@ class Measure(ABC):
             bounds=self.bounds,
             direction=self.direction,
             reference=self.reference,
-            settings=sums.settings(),
-            rows=rows,
+            settings=settings,
+            rows=found,
             undefined=undefined,
         )
+
+
+class EvidenceMeasure(Measure):
+    """A measure that reads more than the sums of the coalition table.
+
+    A child says in ``tables`` which tables it needs; it is evaluated where the audit has all of them.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ()
+
+    def available(self, evidence: Evidence) -> bool:
+        """Whether all tables are there."""
+        return all(evidence.table(name) is not None for name in self.tables)
+
+    @abstractmethod
+    def rows_of(self, evidence: Evidence) -> Iterator[LabelledEstimate]:
+        """Yield the estimates; all rows carry the same label keys.
+
+        Raises:
+            UndefinedMeasureError: If the whole measure has no value; the message is recorded.
+        """
+
+    def of(self, evidence: Evidence) -> MeasureResult:
+        """Evaluate the measure on an audit's tables."""
+        return self._result(lambda: self.rows_of(evidence), evidence.settings(self.tables))
+
+    def rows(self, sums: UnitSums) -> Iterator[LabelledEstimate]:
+        """Not from sums alone."""
+        raise TypeError(f"{self.key} reads tables, not sums: call of(evidence)")
 
 
 def coalition_name(index: int, modalities: tuple[str, ...]) -> str:

@@ -25,6 +25,15 @@ LABELS: dict[str, tuple[str, ...]] = {
     "contributions": ("modality", "score", "quantity", "class"),
     "interactions": ("first", "second", "score", "class"),
     "utilization": ("quantity", "modality", "given", "class"),
+    "mask_sensitivity": ("modality", "quantity", "mask"),
+    "capacity_gap": ("modality", "quantity", "mask"),
+    "information": ("modality", "quantity", "features"),
+    "competition": ("modality", "quantity", "penalty"),
+    "branch_utilization": ("quantity", "modality", "given"),
+    "missing_modality": ("rate", "quantity"),
+    "calibration": ("coalition", "quantity"),
+    "confidence_monotonicity": ("coalition",),
+    "dominance": ("modality", "quantity"),
 }
 """Measure -> keys of its rows' labels."""
 
@@ -34,6 +43,15 @@ UNSAID: dict[str, dict[str, str]] = {
     "contributions": {"score": "accuracy", "quantity": "value", "class": "all"},
     "interactions": {"score": "accuracy", "class": "all"},
     "utilization": {"quantity": "u", "class": "all"},
+    "mask_sensitivity": {"quantity": "contribution", "mask": "first"},
+    "capacity_gap": {"quantity": "gap", "mask": "first"},
+    "information": {"quantity": "above chance", "features": "best"},
+    "competition": {"quantity": "pooled", "penalty": "cross-validated"},
+    "branch_utilization": {"quantity": "u"},
+    "missing_modality": {"quantity": "expected"},
+    "calibration": {"quantity": "ece"},
+    "confidence_monotonicity": {"coalition": "any"},
+    "dominance": {"quantity": "share"},
 }
 """Measure -> what a label means where it is not given."""
 

@@ -19,6 +19,8 @@ __all__ = [
     "EvidenceRecord",
     "FailureRecord",
     "FileRecord",
+    "Finding",
+    "FindingEvidence",
     "LabelledEstimate",
     "MeasureResult",
     "ModuleRecord",
@@ -26,6 +28,7 @@ __all__ = [
     "Record",
     "StructureRecord",
     "SubjectRecord",
+    "VerdictName",
 ]
 
 SCHEMA_VERSION = 1
@@ -85,6 +88,44 @@ class MeasureResult(_Frozen):
     rows: tuple[LabelledEstimate, ...] = ()
     undefined: str | None = None
     """Why the whole measure has no value here."""
+
+
+VerdictName = Literal[
+    "harmful", "well used", "redundant", "under-used", "uninformative", "undetermined"
+]
+
+
+class FindingEvidence(_Frozen):
+    """An estimate that a finding rests on."""
+
+    measure: str
+    labels: dict[str, str]
+    estimate: Estimate
+    says: str = ""
+    """What it says for the finding, in a few words: ``read``, ``not needed``, ..."""
+
+
+class Finding(_Frozen):
+    """A statement about a modality or the model, with the rule that fired and the estimates behind it."""
+
+    rule: str
+    """Name of the rule in ``mmaudit.findings``: ``verdict``, ``dominance``, ``worse than its best modality``, ..."""
+    modality: str | None = None
+    """The modality that it is about; ``None`` for the whole model."""
+    verdict: VerdictName | None = None
+    """Exactly where the rule is ``verdict``."""
+    level: Literal["good", "information", "attention", "problem"] = "information"
+    text: str
+    """One sentence for a person, with its numbers."""
+    because: str = ""
+    """The rule in words, with the thresholds that it used."""
+    evidence: tuple[FindingEvidence, ...] = ()
+    remedies: tuple[str, ...] = ()
+    """Keys of remedies worth trying; empty where nothing should be done."""
+    missing: tuple[str, ...] = ()
+    """What evidence is missing, and how to get it: one sentence each, with the command."""
+    conditions: tuple[str, ...] = ()
+    """Said beside the verdict: ``depends on the mask``, ``corrected for 3 modalities``, ..."""
 
 
 class Note(_Frozen):
@@ -224,6 +265,8 @@ class Record(_Frozen):
     settings: dict[str, Any] = Field(default_factory=dict)
     """Seed, device, precision, batch size, workers, resampling."""
     measures: dict[str, MeasureResult] = Field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    """One verdict for each modality, in their order, after the findings about the whole model."""
     failures: tuple[FailureRecord, ...] = ()
     notes: tuple[Note, ...] = ()
     tables: dict[str, str] = Field(default_factory=dict)
