@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,18 +17,24 @@ from mmaudit.checkpoint.structure import Structure, find_structure
 from mmaudit.checkpoint.subject import Subject, open_subject
 from mmaudit.evidence.coalitions import CoalitionEvaluator
 from mmaudit.evidence.collecting import Collector, Progress, described, plain_accuracy
-from mmaudit.evidence.data import open_source
+from mmaudit.evidence.data import Source, open_source
+from mmaudit.evidence.further import collect_further
 from mmaudit.evidence.heap import kept_heap
-from mmaudit.evidence.masks import gather_masks
+from mmaudit.evidence.masks import Masks, gather_masks
 from mmaudit.evidence.processes import Processes
 from mmaudit.evidence.scoring import value_function
+from mmaudit.evidence.second_masks import SECOND, gather_second, spread
+from mmaudit.evidence.surroundings import Surroundings
+from mmaudit.evidence.table import shard_infos
 from mmaudit.evidence.workspace import TABLE, claim, finish, must_be_full, opened_folder, start_over
 from mmaudit.exceptions import ModelError, SpecError
-from mmaudit.masking.spec import AuditSpec
+from mmaudit.masking.build import describe_masks
+from mmaudit.masking.spec import AuditSpec, MaskingSpec
 from mmaudit.measures import check_request
 from mmaudit.measures.shapley import shapley_matrix
 from mmaudit.recording import make_record
 from mmaudit.report import AuditReport
+from mmaudit.report.schema import FailureRecord
 
 __all__ = ["Precision", "audit"]
 
@@ -50,6 +57,8 @@ def audit(
     seed: int | None = None,
     optimize: bool = True,
     store_logits: bool = False,
+    train: Any = None,
+    references: Mapping[str, Any] | None = None,
     timeout: float = 120,
     progress: Progress | None = None,
 ) -> AuditReport:
@@ -70,6 +79,9 @@ def audit(
         seed: Of random masks, resampling and spot checks; left out, the spec's, else 0.
         optimize: ``False`` evaluates every coalition by a pass of its own.
         store_logits: Keep the class scores of every coalition in the table.
+        train: Training data, in place of the audit file's: masks and probes take what they need from it.
+        references: Modality -> a model of that modality alone (a module or callable), to compare with; an audit file names them
+            under ``references``.
         timeout: Seconds a DataLoader worker may take for a batch.
         progress: Told how far the audit is.
 
@@ -89,6 +101,8 @@ def audit(
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise SpecError(f"seed is {seed!r}; expected an integer of at least 0.")
     subject = open_subject(model, data, spec)
+    if train is not None:
+        subject.train = train
     seed = seed if seed is not None else getattr(subject.spec, "seed", 0)
     processes = Processes(device if device is not None or not subject.borrowed else subject.device)
     source = open_source(
@@ -113,12 +127,21 @@ def audit(
         torch.no_grad(),
     ):
         masks = gather_masks(subject, source, seed=seed, timeout=timeout)
+        second, notes = gather_second(
+            subject, source, first=describe_masks(masks.maskers), seed=seed, timeout=timeout
+        )
+        subject.notes += notes
         dtype = None if precision == "float32" else getattr(torch, precision)
 
-        def collector(structure: Structure | None, full_passes: str | None) -> Collector:
+        def collector(
+            structure: Structure | None,
+            full_passes: str | None,
+            masks: Masks = masks,
+            spec: MaskingSpec = subject.spec,
+        ) -> Collector:
             evaluator = CoalitionEvaluator(
                 subject.model,
-                subject.spec,
+                spec,
                 structure,
                 optimize=full_passes is None,
                 reason=full_passes or "",
@@ -129,30 +152,51 @@ def audit(
                 source=source,
                 evaluator=evaluator,
                 masks=masks,
-                value=value_function(subject.spec),
-                responses=shapley_matrix(len(subject.spec.names)),
+                value=value_function(spec),
+                responses=shapley_matrix(len(spec.names)),
                 processes=processes,
                 logits=store_logits,
                 progress=progress,
             )
 
         structure = _structure(collector(None, None))
-        collecting = collector(structure, must_be_full(folder) if optimize else "switched off")
+        full = must_be_full(folder) if optimize else "switched off"
+        collecting = collector(structure, full)
         _check_expected(collecting, subject, resumed=resume)
-        if processes.any(not collecting.collect(work / TABLE)):
-            reason = (
-                "a spot check differed from brute force, so that everything was evaluated again"
+        surroundings = Surroundings(
+            subject,
+            collecting,
+            structure,
+            _train(subject, timeout),
+            work,
+            settings,
+            references or {},
+        )
+        failures: tuple[FailureRecord, ...] = ()
+        if processes.main:
+            failures = collect_further(surroundings)
+        processes.wait()
+        collecting = _collected(
+            lambda reason: collector(structure, reason), full, work / TABLE, folder, processes
+        )
+        if second is not None:
+            infos = shard_infos(work / TABLE)
+            every = spread(
+                sum(info.samples for info in infos),
+                max(info.next_batch for info in infos),
+                subject.spec.second_mask.samples,
             )
-            if processes.main:
-                start_over(folder, reason)
-            processes.wait()
-            collecting = collector(structure, reason)
-            collecting.collect(work / TABLE)
+
+            def once_more(reason: str | None) -> Collector:
+                made = collector(structure, reason, second.masks, second.spec)
+                return replace(made, stage="Second mask", every=every)
+
+            _collected(once_more, full, work / SECOND, None, processes)
         processes.wait()
         if processes.main:
             if progress is not None:
                 progress("Measures", 0, None)
-            record = make_record(subject, collecting, structure, masks, work, settings, measures)
+            record = make_record(surroundings, collecting, masks, second, failures, measures)
             AuditReport(record, work).save(folder, overwrite=True)
             finish(folder)
         processes.wait()
@@ -160,6 +204,44 @@ def audit(
         if out is None:
             weakref.finalize(report, shutil.rmtree, folder, ignore_errors=True)
     return report
+
+
+def _collected(
+    make: Callable[[str | None], Collector],
+    full: str | None,
+    table: Path,
+    folder: Path | None,
+    processes: Processes,
+) -> Collector:
+    """Fill a table; again, by full passes, where a spot check differs from brute force.
+
+    Args:
+        make: Why coalitions have to be full passes, if they have to -> collector.
+        full: The same, from the beginning.
+        table: Folder of the table.
+        folder: Of the audit, which remembers that full passes are needed; left out, the table alone is dropped.
+        processes: Who takes part.
+    """
+    collecting = make(full)
+    if processes.any(not collecting.collect(table)):
+        reason = "a spot check differed from brute force, so that everything was evaluated again"
+        if processes.main:
+            if folder is not None:
+                start_over(folder, reason)
+            else:
+                shutil.rmtree(table, ignore_errors=True)
+        processes.wait()
+        collecting = make(reason)
+        collecting.collect(table)
+    processes.wait()
+    return collecting
+
+
+def _train(subject: Subject, timeout: float) -> Source | None:
+    """The training data, opened; nothing is read yet."""
+    if subject.train is None:
+        return None
+    return open_source(subject.train, subject.spec, directory=subject.directory, timeout=timeout)
 
 
 def _structure(collector: Collector) -> Structure:

@@ -8,17 +8,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 import mmaudit
-from mmaudit.checkpoint.structure import Structure
-from mmaudit.checkpoint.subject import Subject
 from mmaudit.evidence.collecting import Collector
 from mmaudit.evidence.cost import Cost
 from mmaudit.evidence.masks import Masks
+from mmaudit.evidence.second_masks import SECOND, SecondMasks
+from mmaudit.evidence.surroundings import Surroundings
 from mmaudit.evidence.table import ShardInfo, shard_infos
 from mmaudit.evidence.workspace import TABLE
 from mmaudit.exceptions import ModelError
@@ -28,11 +27,12 @@ from mmaudit.measures import compute_measures
 from mmaudit.report.schema import (
     DataRecord,
     EvidenceRecord,
+    FailureRecord,
     Note,
     Record,
     SubjectRecord,
 )
-from mmaudit.report.tables import read_chunks
+from mmaudit.report.tables import read_chunks, shard_paths
 
 __all__ = ["make_record"]
 
@@ -41,28 +41,28 @@ _PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "scikit-learn", "safetensors
 
 
 def make_record(
-    subject: Subject,
+    surroundings: Surroundings,
     collector: Collector,
-    structure: Structure,
     masks: Masks,
-    work: Path,
-    settings: dict[str, Any],
+    second: SecondMasks | None,
+    failures: tuple[FailureRecord, ...],
     measures: Sequence[str] | None,
 ) -> Record:
     """Compute the measures and write down everything else.
 
     Args:
-        subject: What was audited.
+        surroundings: What was audited and how.
         collector: What collected the evidence.
-        structure: What is known of the model's inside.
         masks: Of the audit.
-        work: Folder with the finished table.
-        settings: What was asked for.
+        second: What was evaluated once more, if anything was.
+        failures: Further evidence that could not be collected.
         measures: Keys of measures; all where ``None``.
 
     Raises:
         ModelError: If no sample has finite outputs.
     """
+    subject, structure = surroundings.subject, surroundings.structure
+    work, settings = surroundings.work, surroundings.settings
     spec, source, table = subject.spec, collector.source, work / TABLE
     infos = shard_infos(table)
     samples, nonfinite = sum(i.samples for i in infos), sum(i.nonfinite for i in infos)
@@ -73,7 +73,7 @@ def make_record(
         )
     classes = spec.classes or tuple(str(k) for k in range(infos[0].classes))
     counts, groups = _counts(table, len(classes))
-    results, failures = compute_measures(
+    results, failed = compute_measures(
         table,
         modalities=spec.names,
         classes=classes,
@@ -96,10 +96,11 @@ def make_record(
             title=subject.title,
             model=subject.name,
             parameters=subject.parameters,
-            files=(*subject.files, *source.files),
+            files=(*subject.files, *source.files, *surroundings.files),
             structure=structure.record,
         ),
         masks=describe_masks(masks.maskers),
+        second_masks=second.words if second is not None else {},
         spec=spec.model_dump(mode="json"),
         data=DataRecord(
             source=source.description,
@@ -112,25 +113,32 @@ def make_record(
             present={name: sum(i.present.get(name, 0) for i in infos) for name in spec.names},
             ids="given" if spec.ids is not None else "running number",
         ),
-        evidence=_evidence(spec, infos, left_out, settings["batch_size"]),
+        evidence=_evidence(
+            spec, infos, left_out, settings["batch_size"], shard_infos(work / SECOND)
+        ),
         environment=_environment(),
         settings=settings,
         measures=results,
-        failures=failures,
+        failures=(*failures, *failed),
         notes=tuple(dict.fromkeys(notes)),
-        tables={TABLE: TABLE},
+        tables={
+            folder.name: folder.name for folder in sorted(work.iterdir()) if shard_paths(folder)
+        },
         lineage=spec.lineage if isinstance(spec, AuditSpec) else {},
     )
 
 
 def _evidence(
-    spec: MaskingSpec, infos: list[ShardInfo], left_out: tuple[str, ...], batch_size: int | None
+    spec: MaskingSpec,
+    infos: list[ShardInfo],
+    left_out: tuple[str, ...],
+    batch_size: int | None,
+    second: list[ShardInfo],
 ) -> EvidenceRecord:
     cost = Cost.total(Cost(**info.cost) for info in infos)
+    again = Cost.total(Cost(**info.cost) for info in second)
+    seen = sum(info.samples for info in second)
     lowest = max(infos, key=lambda info: _METHODS.index(info.method))
-    by_rank: dict[int, float] = {}
-    for info in infos:
-        by_rank[info.rank] = by_rank.get(info.rank, 0.0) + info.cost["seconds"]
     return EvidenceRecord.model_validate(
         {
             "coalitions": 2 ** len(spec.names),
@@ -142,11 +150,22 @@ def _evidence(
             "verified_rows": cost.verified_rows,
             "largest_difference": cost.largest_difference,
             "batch_size": batch_size,
-            "seconds": max(by_rank.values()),
+            "seconds": _longest(infos),
+            "second_samples": seen,
+            "second_passes": again.passes(seen),
+            "second_seconds": _longest(second),
             "nonfinite": sum(info.nonfinite for info in infos),
             "nonfinite_samples": left_out,
         }
     )
+
+
+def _longest(infos: list[ShardInfo]) -> float:
+    """Seconds of the process that took longest."""
+    by_rank = {0: 0.0}
+    for info in infos:
+        by_rank[info.rank] = by_rank.get(info.rank, 0.0) + info.cost["seconds"]
+    return max(by_rank.values())
 
 
 def _counts(table: Path, classes: int) -> tuple[list[int], int]:

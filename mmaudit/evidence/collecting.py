@@ -50,6 +50,8 @@ class Collector:
         processes: Who takes part.
         logits: Whether to store the class scores of every coalition.
         progress: Told after every batch.
+        stage: What it is told.
+        every: Only each so many-th batch is evaluated.
     """
 
     source: Source
@@ -60,6 +62,8 @@ class Collector:
     processes: Processes
     logits: bool = False
     progress: Progress | None = None
+    stage: str = "Coalitions"
+    every: int = 1
 
     def prepare(self, batch: Batch) -> MaskedBatch:
         """A batch of the source with its masks, on the device."""
@@ -87,8 +91,12 @@ class Collector:
         ranks = self.processes
         writer = TableWriter(folder, ranks.rank)
         total = self.source.samples
+        if total is not None and self.every > 1:
+            total = -(-total // self.every)
         for batch in self.source.batches(
-            skip=writer.next_batch, stride=ranks.number, offset=ranks.rank
+            skip=writer.next_batch,
+            stride=ranks.number * self.every,
+            offset=ranks.rank * self.every,
         ):
             with described(batch):
                 prepared = self.prepare(batch)
@@ -105,7 +113,7 @@ class Collector:
                 self._flush(writer)
             if self.progress is not None:
                 self.progress(
-                    "Coalitions", min(writer.samples * ranks.number, total or 10**18), total
+                    self.stage, min(writer.samples * ranks.number, total or 10**18), total
                 )
         self._flush(writer)
         return True

@@ -17,24 +17,21 @@ FURTHER: dict[str, Callable[[Surroundings], tuple[Note, ...]]] = {}
 """Kind -> function that writes its table into the work folder, or does nothing where the audit has no such thing."""
 
 
-def collect_further(
-    surroundings: Surroundings,
-) -> tuple[tuple[Note, ...], tuple[FailureRecord, ...]]:
-    """Collect every kind of further evidence on the main process.
+def collect_further(surroundings: Surroundings) -> tuple[FailureRecord, ...]:
+    """Collect every kind of further evidence on the main process; notes go to the subject.
 
     Returns:
-        Notes for the record, and the kinds that raised something foreign: they do not lose the audit.
+        The kinds that raised something foreign: they do not lose the audit.
 
     Raises:
         MMAuditError: If what the spec says cannot be done.
     """
-    notes: list[Note] = []
     failures: list[FailureRecord] = []
     for kind, collect in FURTHER.items():
         try:
-            notes += collect(surroundings)
+            surroundings.subject.notes += collect(surroundings)
         except MMAuditError:
             raise
         except Exception as error:  # evidence that fails must not lose the rest
             failures.append(FailureRecord(measure=kind, error=f"{type(error).__name__}: {error}"))
-    return tuple(notes), tuple(failures)
+    return tuple(failures)

@@ -13,6 +13,7 @@ from mmaudit.masking.build import build_maskers
 from mmaudit.masking.masked_batch import Maskers, Template, canonical_path, known_dimension
 from mmaudit.masking.paths import find_value
 from mmaudit.masking.reference import Reference, needs_reference
+from mmaudit.masking.spec import MaskingSpec
 from mmaudit.report.schema import Note
 
 __all__ = ["Masks", "gather_masks"]
@@ -27,7 +28,14 @@ class Masks(NamedTuple):
     notes: tuple[Note, ...]
 
 
-def gather_masks(subject: Subject, source: Source, *, seed: int, timeout: float = 120) -> Masks:
+def gather_masks(
+    subject: Subject,
+    source: Source,
+    *,
+    seed: int,
+    timeout: float = 120,
+    spec: MaskingSpec | None = None,
+) -> Masks:
     """Read the training data, or the audited data where there is no other, as far as the masks need it.
 
     Args:
@@ -35,12 +43,13 @@ def gather_masks(subject: Subject, source: Source, *, seed: int, timeout: float 
         source: The audited data; afterwards it knows which modalities it may lack altogether.
         seed: Of donor pools and random masks.
         timeout: Seconds a DataLoader worker may take for a batch.
+        spec: With other masks than the subject's.
 
     Raises:
         SpecError: If a mask lacks what it needs.
         DataError: If the data cannot be read.
     """
-    spec, train = subject.spec, None
+    spec, train = spec or subject.spec, None
     if subject.train is not None:
         train = open_source(subject.train, spec, directory=subject.directory, timeout=timeout)
     reference = None

@@ -244,6 +244,11 @@ class EvidenceRecord(_Frozen):
     """Samples left out because an output was not finite."""
     nonfinite_samples: tuple[str, ...] = ()
     """Ids of the first of them."""
+    second_samples: int = 0
+    """Samples that were evaluated once more under the second masks."""
+    second_passes: float = 0.0
+    """What that cost, in plain passes over these samples."""
+    second_seconds: float = 0.0
 
 
 class Record(_Frozen):
@@ -257,6 +262,8 @@ class Record(_Frozen):
     subject: SubjectRecord
     masks: dict[str, str] = Field(default_factory=dict)
     """Modality -> its mask in words, e.g. ``zero``, ``marginal (256 donors)``."""
+    second_masks: dict[str, str] = Field(default_factory=dict)
+    """Modality -> its second mask in words; empty where there is none."""
     spec: dict[str, Any] = Field(default_factory=dict)
     """The spec as it was used, defaults filled in."""
     data: DataRecord
