@@ -23,11 +23,11 @@ from mmaudit.evidence.heap import kept_heap
 from mmaudit.evidence.masks import Masks, gather_masks
 from mmaudit.evidence.processes import Processes
 from mmaudit.evidence.scoring import value_function
-from mmaudit.evidence.second_masks import SECOND, gather_second, spread
+from mmaudit.evidence.second_masks import SECOND, gather_second, spread, without_second
 from mmaudit.evidence.surroundings import Surroundings
 from mmaudit.evidence.table import shard_infos
 from mmaudit.evidence.workspace import TABLE, claim, finish, must_be_full, opened_folder, start_over
-from mmaudit.exceptions import ModelError, SpecError
+from mmaudit.exceptions import MMAuditError, ModelError, SpecError
 from mmaudit.masking.build import describe_masks
 from mmaudit.masking.spec import AuditSpec, MaskingSpec
 from mmaudit.measures import check_request
@@ -170,6 +170,7 @@ def audit(
             _train(subject, timeout),
             work,
             settings,
+            second,
             references or {},
         )
         failures: tuple[FailureRecord, ...] = ()
@@ -180,23 +181,18 @@ def audit(
             lambda reason: collector(structure, reason), full, work / TABLE, folder, processes
         )
         if second is not None:
-            infos = shard_infos(work / TABLE)
-            every = spread(
-                sum(info.samples for info in infos),
-                max(info.next_batch for info in infos),
-                subject.spec.second_mask.samples,
+            _once_more(
+                lambda reason: collector(structure, reason, second.masks, second.spec),
+                full,
+                work,
+                processes,
+                subject,
             )
-
-            def once_more(reason: str | None) -> Collector:
-                made = collector(structure, reason, second.masks, second.spec)
-                return replace(made, stage="Second mask", every=every)
-
-            _collected(once_more, full, work / SECOND, None, processes)
         processes.wait()
         if processes.main:
             if progress is not None:
                 progress("Measures", 0, None)
-            record = make_record(surroundings, collecting, masks, second, failures, measures)
+            record = make_record(surroundings, collecting, masks, failures, measures)
             AuditReport(record, work).save(folder, overwrite=True)
             finish(folder)
         processes.wait()
@@ -235,6 +231,30 @@ def _collected(
         collecting.collect(table)
     processes.wait()
     return collecting
+
+
+def _once_more(
+    make: Callable[[str | None], Collector],
+    full: str | None,
+    work: Path,
+    processes: Processes,
+    subject: Subject,
+) -> None:
+    """Fill the table of the second mask; where nobody asked for that mask, the audit goes on without it if it fails."""
+    infos, wanted = shard_infos(work / TABLE), subject.spec.second_mask
+    samples, batches = sum(i.samples for i in infos), max(i.next_batch for i in infos)
+    every = spread(samples, batches, wanted.samples)
+
+    def some(reason: str | None) -> Collector:
+        return replace(make(reason), stage="Second mask", every=every)
+
+    try:
+        _collected(some, full, work / SECOND, None, processes)
+    except MMAuditError as error:
+        if wanted.mask != "auto" or processes.number > 1:
+            raise
+        shutil.rmtree(work / SECOND, ignore_errors=True)
+        subject.notes.append(without_second(error))
 
 
 def _train(subject: Subject, timeout: float) -> Source | None:

@@ -16,7 +16,7 @@ import mmaudit
 from mmaudit.evidence.collecting import Collector
 from mmaudit.evidence.cost import Cost
 from mmaudit.evidence.masks import Masks
-from mmaudit.evidence.second_masks import SECOND, SecondMasks
+from mmaudit.evidence.second_masks import SECOND
 from mmaudit.evidence.surroundings import Surroundings
 from mmaudit.evidence.table import ShardInfo, shard_infos
 from mmaudit.evidence.workspace import TABLE
@@ -44,7 +44,6 @@ def make_record(
     surroundings: Surroundings,
     collector: Collector,
     masks: Masks,
-    second: SecondMasks | None,
     failures: tuple[FailureRecord, ...],
     measures: Sequence[str] | None,
 ) -> Record:
@@ -54,7 +53,6 @@ def make_record(
         surroundings: What was audited and how.
         collector: What collected the evidence.
         masks: Of the audit.
-        second: What was evaluated once more, if anything was.
         failures: Further evidence that could not be collected.
         measures: Keys of measures; all where ``None``.
 
@@ -62,7 +60,7 @@ def make_record(
         ModelError: If no sample has finite outputs.
     """
     subject, structure = surroundings.subject, surroundings.structure
-    work, settings = surroundings.work, surroundings.settings
+    work, settings, second = surroundings.work, surroundings.settings, surroundings.second
     spec, source, table = subject.spec, collector.source, work / TABLE
     infos = shard_infos(table)
     samples, nonfinite = sum(i.samples for i in infos), sum(i.nonfinite for i in infos)

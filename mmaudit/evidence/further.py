@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mmaudit.evidence.mask_distance import MASK_DISTANCE, collect_mask_distance
 from mmaudit.evidence.surroundings import Surroundings
 from mmaudit.exceptions import MMAuditError
 from mmaudit.report.schema import FailureRecord, Note
 
 __all__ = ["FURTHER", "collect_further"]
 
-FURTHER: dict[str, Callable[[Surroundings], tuple[Note, ...]]] = {}
+FURTHER: dict[str, Callable[[Surroundings], tuple[Note, ...]]] = {
+    MASK_DISTANCE: collect_mask_distance,
+}
 """Kind -> function that writes its table into the work folder, or does nothing where the audit has no such thing."""
 
 

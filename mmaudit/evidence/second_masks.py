@@ -18,7 +18,7 @@ from mmaudit.masking.build import describe_masks
 from mmaudit.masking.spec import MaskingSpec, MaskSpec, NamedMask
 from mmaudit.report.schema import Note
 
-__all__ = ["SECOND", "SecondMasks", "gather_second", "second_spec", "spread"]
+__all__ = ["SECOND", "SecondMasks", "gather_second", "second_spec", "spread", "without_second"]
 
 SECOND = "second"
 """Name of the table with the coalitions under the second masks."""
@@ -97,12 +97,17 @@ def gather_second(
     except MMAuditError as error:
         if subject.spec.second_mask.mask != "auto":
             raise
-        text = f"nothing was evaluated under a second mask, so that findings rest on the first alone: {error}"
-        return None, (Note(kind="fallback", topic="masking", text=text),)
+        return None, (without_second(error),)
     words = describe_masks(masks.maskers)
     if words == dict(first):
         return None, ()
     return SecondMasks(spec, masks, words), masks.notes
+
+
+def without_second(error: MMAuditError) -> Note:
+    """That there is no second mask, and why."""
+    text = f"nothing was evaluated under a second mask, so that findings rest on the first alone: {error}"
+    return Note(kind="fallback", topic="masking", text=text)
 
 
 def spread(samples: int, batches: int, wanted: int) -> int:

@@ -11,6 +11,7 @@ from mmaudit.checkpoint.structure import Structure
 from mmaudit.checkpoint.subject import Subject
 from mmaudit.evidence.collecting import Collector
 from mmaudit.evidence.data import Source
+from mmaudit.evidence.second_masks import SecondMasks
 from mmaudit.masking.spec import MaskingSpec
 from mmaudit.report.schema import FileRecord
 
@@ -28,6 +29,7 @@ class Surroundings:
         train: Training data, where there is any.
         work: Folder of the tables.
         settings: What was asked for: seed, replicates, ...
+        second: The second masks, where there are any.
         references: Models of single modalities that were given in memory: modality -> module or callable that is called as the
             audited model is.
         files: Files that were read; for the record.
@@ -39,6 +41,7 @@ class Surroundings:
     train: Source | None
     work: Path
     settings: dict[str, Any]
+    second: SecondMasks | None = None
     references: Mapping[str, Any] = field(default_factory=dict)
     files: list[FileRecord] = field(default_factory=list)
 

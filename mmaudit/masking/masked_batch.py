@@ -154,6 +154,11 @@ class MaskedBatch:
         """Path -> modality, for every input that a mask replaces."""
         return {path: modality for path, (modality, _) in self._replaced.items()}
 
+    @property
+    def replaced(self) -> dict[str, tuple[str, str]]:
+        """Path -> modality and name of the input, for every input that a mask replaces."""
+        return dict(self._replaced)
+
     def masked(self, path: str) -> Tensor | None:
         """The stand-in of an input; ``None`` where the mask drops it. Drawn once per batch."""
         if path not in self._masked:

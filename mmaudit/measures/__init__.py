@@ -15,6 +15,7 @@ from mmaudit.measures.coalition_scores import CoalitionScores
 from mmaudit.measures.contribution import Contribution
 from mmaudit.measures.evidence import Evidence
 from mmaudit.measures.interaction import Interaction
+from mmaudit.measures.mask_sensitivity import MaskSensitivity
 from mmaudit.measures.mono_modal_response import MonoModalResponse
 from mmaudit.measures.utilization import ConditionalUtilizationRate
 from mmaudit.report.schema import FailureRecord, MeasureResult
@@ -28,6 +29,7 @@ MEASURES: dict[str, type[Measure]] = {
     "contributions": Contribution,
     "interactions": Interaction,
     "utilization": ConditionalUtilizationRate,
+    "mask_sensitivity": MaskSensitivity,
 }
 
 

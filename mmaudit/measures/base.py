@@ -102,7 +102,8 @@ class EvidenceMeasure(Measure):
 
     def of(self, evidence: Evidence) -> MeasureResult:
         """Evaluate the measure on an audit's tables."""
-        return self._result(lambda: self.rows_of(evidence), evidence.settings(self.tables))
+        settings = {**evidence.sums.settings(), **evidence.settings(self.tables)}
+        return self._result(lambda: self.rows_of(evidence), settings)
 
     def rows(self, sums: UnitSums) -> Iterator[LabelledEstimate]:
         """Not from sums alone."""
