@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "CheckpointError",
     "DataError",
+    "LogError",
     "MMAuditError",
     "ModelError",
     "RecordError",
@@ -35,6 +36,10 @@ class DataError(MMAuditError, RuntimeError):
 
 class ModelError(MMAuditError, RuntimeError):
     """The model cannot be called as the spec says, or its outputs are not what the spec says."""
+
+
+class LogError(MMAuditError, ValueError):
+    """A log of a training is missing, damaged or of an unknown format, or does not hold what is asked of it."""
 
 
 class RecordError(MMAuditError, ValueError):

@@ -1,0 +1,171 @@
+"""MLflow stores, as folders (``mlruns``) and as SQLite files.
+
+They are read directly, and only read: a metric is a line of text or a row of a table. The library would migrate the database
+it opens, and its newer versions refuse folders.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mmaudit.evidence.readers.base import MOST_POINTS, Columns, Run, Series, check_size
+from mmaudit.exceptions import LogError
+
+__all__ = ["MLflowReader"]
+
+_SQLITE = b"SQLite format 3\0"
+_NAME_TAG = "mlflow.runName"
+
+
+class MLflowReader:
+    """All runs of a store, of one experiment or of one run's folder."""
+
+    key = "mlflow"
+
+    def recognises(self, path: Path, head: bytes) -> bool:
+        """Whether it is a database with MLflow's tables, or a folder with runs that have metrics."""
+        if path.is_dir():
+            return bool(_run_folders(path))
+        if not head.startswith(_SQLITE):
+            return False
+        try:
+            with closing(_opened(path)) as database:
+                names = {
+                    row[0]
+                    for row in database.execute(
+                        "select name from sqlite_master where type = 'table'"
+                    )
+                }
+        except sqlite3.Error:
+            return False
+        return {"metrics", "runs"} <= names
+
+    def read(self, path: Path, columns: Columns) -> list[Run]:
+        """Every run that has metrics.
+
+        Raises:
+            LogError: If the store is damaged or holds no metrics.
+        """
+        runs = _of_folders(path) if path.is_dir() else _of_database(path)
+        if not runs:
+            raise LogError(f"{path.name} is an MLflow store without metrics.")
+        return runs
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+
+
+def _of_database(path: Path) -> list[Run]:
+    try:
+        with closing(_opened(path)) as database:
+            count = database.execute("select count(*) from metrics").fetchone()[0]
+            if count > MOST_POINTS:
+                raise LogError(
+                    f"{path.name} has more than {MOST_POINTS:,} points; name one experiment's store."
+                )
+            frame = pd.read_sql_query(
+                "select run_uuid, key, step, value, is_nan from metrics order by run_uuid, key, timestamp, step",
+                database,
+            )
+            titles = (
+                dict(
+                    database.execute(
+                        "select run_uuid, value from tags where key = ?", (_NAME_TAG,)
+                    ).fetchall()
+                )
+                if _has(database, "tags")
+                else {}
+            )
+    except (sqlite3.Error, pd.errors.DatabaseError) as error:
+        raise LogError(
+            f"{path.name} cannot be read as an MLflow database: {str(error).splitlines()[0][:120]}"
+        ) from None
+    frame["value"] = pd.to_numeric(frame["value"], errors="coerce").where(
+        frame["is_nan"] == 0, np.nan
+    )
+    frame["order"] = np.arange(len(frame))
+    runs = []
+    for run, rows in frame.groupby("run_uuid", sort=True):
+        series = {str(key): _series(part) for key, part in rows.groupby("key", sort=True)}
+        runs.append(Run(str(titles.get(run, run)), "MLflow", (path,), series))
+    return runs
+
+
+def _has(database: sqlite3.Connection, table: str) -> bool:
+    found = database.execute(
+        "select 1 from sqlite_master where type = 'table' and name = ?", (table,)
+    )
+    return found.fetchone() is not None
+
+
+def _run_folders(path: Path) -> list[Path]:
+    """Folders of runs below a store, an experiment or a run; two levels at most."""
+    for pattern in ("metrics", "*/metrics", "*/*/metrics"):
+        found = sorted(
+            p.parent
+            for p in path.glob(pattern)
+            if p.is_dir() and (p.parent / "meta.yaml").is_file()
+        )
+        if found:
+            return found
+    return []
+
+
+def _of_folders(path: Path) -> list[Run]:
+    runs = []
+    for folder in _run_folders(path):
+        series, files = {}, []
+        for file in sorted(p for p in (folder / "metrics").rglob("*") if p.is_file()):
+            check_size(file)
+            series[file.relative_to(folder / "metrics").as_posix()] = _of_lines(file)
+            files.append(file)
+        named = folder / "tags" / _NAME_TAG
+        title = (
+            named.read_text(encoding="utf-8", errors="replace").strip()[:200]
+            if named.is_file()
+            else folder.name
+        )
+        if series:
+            runs.append(Run(title or folder.name, "MLflow", tuple(files), series))
+    return runs
+
+
+def _of_lines(file: Path) -> Series:
+    """Lines ``milliseconds value step``, the last possibly torn."""
+    times, values, steps = [], [], []
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines):
+        parts = line.split()
+        if not parts:
+            continue
+        try:
+            when, value = float(parts[0]), float(parts[1])
+            step = int(parts[2]) if len(parts) > 2 else 0
+        except (ValueError, IndexError):
+            if number < len(lines) - 1:
+                raise LogError(
+                    f"metric {file.name}: line {number + 1} is not 'time value step'."
+                ) from None
+            continue
+        times.append(when)
+        values.append(value)
+        steps.append(step)
+    frame = pd.DataFrame({"timestamp": times, "value": values, "step": steps})
+    frame["order"] = np.arange(len(frame))
+    return _series(frame)
+
+
+def _series(frame: pd.DataFrame) -> Series:
+    step = pd.to_numeric(frame["step"], errors="coerce").fillna(-1).to_numpy(np.int64)
+    return Series(
+        step,
+        np.full(len(frame), np.nan),
+        frame["value"].to_numpy(np.float64),
+        frame["order"].to_numpy(np.int64),
+    )
