@@ -157,7 +157,7 @@ def align(run: Run, heads: LossMap) -> Losses:
     names = tuple(heads.heads)
     flags += _doubts(names, heads, trained, held_out, most)
     return Losses(
-        run.title, names, heads.joint_head, axis, at, train, validation, window, tuple(dict.fromkeys(flags)),
+        run.title, names, heads.joint_head, axis, at, trained, held_out, window, tuple(dict.fromkeys(flags)),
         tuple(str(file) for file in run.files),
     )  # fmt: skip
 
