@@ -19,7 +19,7 @@ from dashboard.shelf import Shelf, signature
 from mmaudit.exceptions import RecordError
 from mmaudit.report import AuditReport
 from mmaudit.report.comparison import COMPARISON_NAME, COMPARISON_VERSION, Comparison
-from mmaudit.report.labels import complete, shorten
+from mmaudit.report.labels import complete, primary_score, shorten
 from mmaudit.report.record_file import RECORD_NAME
 from mmaudit.report.schema import SCHEMA_VERSION, Estimate
 
@@ -39,9 +39,12 @@ class AuditRow(NamedTuple):
     title: str
     created: datetime
     samples: int
-    accuracy: Estimate | None
+    score: Estimate | None
+    """Of the whole model."""
+    score_name: str
+    """``accuracy``, of a regression ``R2``."""
     contributions: tuple[tuple[str, Estimate], ...]
-    """Modality and its contribution to the accuracy, the largest first."""
+    """Modality and its contribution to the score, the largest first."""
     place: str
     """Folder, relative to the workspace."""
 
@@ -206,10 +209,12 @@ def _audit_row(record: Mapping[str, Any], place: str) -> AuditRow:
         raise RecordError("unknown version")
     names = tuple(str(name) for name in record["modalities"])
     measures = record.get("measures", {})
+    task = str((record.get("spec") or {}).get("task", "multiclass"))
     contributions = [
         (name, estimate)
         for name in names
-        if (estimate := _estimate(measures, "contributions", names, modality=name)) is not None
+        if (estimate := _estimate(measures, "contributions", names, task, modality=name))
+        is not None
     ]
     contributions.sort(key=lambda pair: -(pair[1].value if pair[1].value is not None else -2.0))
     identity = str(record["report_id"])
@@ -219,7 +224,8 @@ def _audit_row(record: Mapping[str, Any], place: str) -> AuditRow:
         title=shorten(str(record["subject"]["title"]), 160),
         created=_time(record["created"]),
         samples=int(record["data"]["samples"]),
-        accuracy=_estimate(measures, "coalitions", names, coalition="+".join(names)),
+        score=_estimate(measures, "coalitions", names, task, coalition="+".join(names)),
+        score_name=primary_score(task),
         contributions=tuple(contributions),
         place=place,
     )
@@ -251,9 +257,9 @@ def _time(text: str) -> datetime:
 
 
 def _estimate(
-    measures: Mapping[str, Any], key: str, names: tuple[str, ...], **labels: str
+    measures: Mapping[str, Any], key: str, names: tuple[str, ...], task: str, **labels: str
 ) -> Estimate | None:
-    wanted = complete(key, labels, names).items()
+    wanted = complete(key, labels, names, task).items()
     for row in (measures.get(key) or {}).get("rows", ()):
         if wanted <= row["labels"].items():
             return Estimate.model_validate(row["estimate"])

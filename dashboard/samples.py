@@ -1,4 +1,7 @@
-"""The samples of one audit, a page at a time, straight from its Parquet table. Imports no Dash."""
+"""The samples of one audit, a page at a time, straight from its Parquet table. Imports no Dash.
+
+A row is a sample, or a segment, label or predicted number of it, as the task has it.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,18 @@ from mmaudit.exceptions import RecordError
 from mmaudit.report import AuditReport
 from mmaudit.report.labels import shorten
 from mmaudit.report.numbers import number
+from mmaudit.report.spread import Spread
 from mmaudit.report.tables import read_chunks, shard_paths
 
 __all__ = ["SamplePage", "column_names", "read_samples"]
 
-_COLUMNS = ["sample_id", "target", "prediction", "confidence"]
+_COLUMNS = ["sample_id", "target", "prediction"]
 _TABLE = "coalitions"
 _MOST = 1000
+
+
+_CELLS = {"multilabel": "Label", "regression": "Number"}
+"""Task -> what the rows of a sample are, where these are not classes."""
 
 
 class SamplePage(NamedTuple):
@@ -45,13 +53,19 @@ class _Group(NamedTuple):
 
 def column_names(report: AuditReport) -> dict[str, str]:
     """Field of a row -> what it is, in the order of the columns. Fields are ours: names of modalities may hold anything."""
-    fields = {"sample": "Sample", "target": "Class"}
+    task = report.task
+    fields = {"sample": "Sample", "target": _CELLS.get(task, "Class")}
+    if task in _CELLS:
+        fields["truth"] = "Truth"
     if len(report.modalities) > 1:
         fields["together"] = "Model says"
     else:
         fields["together"] = f"Model says from {shorten(report.modalities[0])}"
-    fields["confidence"] = "Confidence"
-    fields["correct"] = "Right"
+    if task == "regression":
+        fields["off"] = "Off by"
+    else:
+        fields["confidence"] = "Confidence"
+        fields["correct"] = "Right"
     if len(report.modalities) > 1:
         for m, name in enumerate(report.modalities):
             fields[f"alone{m}"] = f"From {shorten(name)} alone"
@@ -67,10 +81,11 @@ def read_samples(
         report: Loaded from the folder of its tables.
         start: First row, from 0.
         stop: Row behind the last; at most 1,000 are read.
-        only_wrong: Count and give only those that the whole model gets wrong.
+        only_wrong: Count and give only those that the whole model gets wrong; of numbers, those that it is off by more than the
+            standard deviation of the target.
 
     Returns:
-        One mapping per sample with the fields of :func:`column_names` and ``right``.
+        One mapping per row with the fields of :func:`column_names` and ``right``.
 
     Raises:
         RecordError: If the audit kept no table, or it is damaged.
@@ -82,7 +97,8 @@ def read_samples(
     start = max(0, start)
     stop = min(stop, start + _MOST)
     if only_wrong:
-        numbers = _wrong(folder, stamp)
+        far = report.task == "regression"
+        numbers = _far(folder, stamp) if far else _wrong(folder, stamp)
         total = len(numbers)
         numbers = numbers[start:stop]
     else:
@@ -120,29 +136,62 @@ def _wrong(folder: Path, stamp: tuple[Any, ...]) -> np.ndarray:
     return np.flatnonzero(np.concatenate(parts)) if parts else np.arange(0)
 
 
+@functools.lru_cache(maxsize=4)
+def _far(folder: Path, stamp: tuple[Any, ...]) -> np.ndarray:
+    """Numbers of the rows that the whole model is off by more than the target's standard deviation, in order."""
+    del stamp
+    wanted = ["target", "truth", "loglik"]
+    chunks = [(c["target"], c["truth"], -c["loglik"][:, -1]) for c in read_chunks(folder, wanted)]
+    if not chunks:
+        return np.arange(0)
+    target, truth, off = (np.concatenate(part) for part in zip(*chunks, strict=True))
+    spread = Spread(int(target.max(initial=0)) + 1)
+    spread.add(truth, target)
+    variance = spread.squares / np.maximum(spread.count, 1)
+    return np.flatnonzero(off > variance[target])
+
+
 def _read(report: AuditReport, group: _Group, rows: np.ndarray) -> list[dict[str, Any]]:
     try:
         with pq.ParquetFile(group.path, page_checksum_verification=True) as file:
-            table = file.read_row_group(group.number, columns=_COLUMNS).take(pa.array(rows))
+            task = report.task
+            more = ["truth"] if task in _CELLS else []
+            more += [] if task == "regression" else ["confidence", "correct"]
+            table = file.read_row_group(group.number, columns=[*_COLUMNS, *more])
+            table = table.take(pa.array(rows))
     except (pa.ArrowException, OSError, KeyError) as error:
         raise RecordError(f"{group.path} is damaged: {error}") from error
     M = len(report.modalities)
     classes = report.classes
     found = []
     for sample in table.to_pylist():
-        said, sure = sample["prediction"], sample["confidence"]
+        said = [_said(task, classes, value) for value in sample["prediction"]]
         row: dict[str, Any] = {
             "sample": shorten(str(sample["sample_id"]), 80),
             "target": _class(classes, sample["target"]),
-            "together": _class(classes, said[-1]),
-            "confidence": number(float(sure[-1]), 3),
-            "right": said[-1] == sample["target"],
-            "correct": "yes" if said[-1] == sample["target"] else "no",
+            "together": said[-1],
         }
+        if "truth" in sample:
+            row["truth"] = _said(task, classes, sample["truth"])
+        if task == "regression":
+            row["off"] = f"{sample['prediction'][-1] - sample['truth']:+.4g}"
+            row["right"] = True
+        else:
+            row["right"] = bool(sample["correct"][-1])
+            row["correct"] = "yes" if row["right"] else "no"
+            row["confidence"] = number(float(sample["confidence"][-1]), 3)
         if M > 1:
-            row |= {f"alone{m}": _class(classes, said[1 << m]) for m in range(M)}
+            row |= {f"alone{m}": said[1 << m] for m in range(M)}
         found.append(row)
     return found
+
+
+def _said(task: str, classes: Sequence[str], value: float) -> str:
+    if task == "regression":
+        return f"{value:.5g}"
+    if task == "multilabel":
+        return "yes" if value else "no"
+    return _class(classes, int(value))
 
 
 def _class(classes: Sequence[str], index: int) -> str:

@@ -16,7 +16,7 @@ from mmaudit.checkpoint.model import left_as_it_came
 from mmaudit.checkpoint.structure import Structure, find_structure
 from mmaudit.checkpoint.subject import Subject, open_subject
 from mmaudit.evidence.coalitions import CoalitionEvaluator
-from mmaudit.evidence.collecting import Collector, Progress, described, plain_accuracy
+from mmaudit.evidence.collecting import Collector, Progress, described, plain_score
 from mmaudit.evidence.data import Source, open_source
 from mmaudit.evidence.further import collect_further
 from mmaudit.evidence.heap import kept_heap
@@ -34,6 +34,7 @@ from mmaudit.measures import check_request
 from mmaudit.measures.shapley import shapley_matrix
 from mmaudit.recording import make_record
 from mmaudit.report import AuditReport
+from mmaudit.report.labels import primary_score
 from mmaudit.report.schema import FailureRecord
 
 __all__ = ["Precision", "audit"]
@@ -60,6 +61,7 @@ def audit(
     train: Any = None,
     references: Mapping[str, Any] | None = None,
     timeout: float = 120,
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> AuditReport:
     """Audit a multimodal model: which modality it uses, and how sure one can be.
@@ -83,6 +85,7 @@ def audit(
         references: Modality -> a model of that modality alone (a module or callable), to compare with; an audit file names them
             under ``references``.
         timeout: Seconds a DataLoader worker may take for a batch.
+        trust: Load a checkpoint that runs code when it is loaded (a pickled module, TorchScript, ``.pt2``); else it is refused.
         progress: Told how far the audit is.
 
     Returns:
@@ -100,7 +103,7 @@ def audit(
         raise SpecError(f"precision '{precision}' is none; there are float32, bfloat16, float16.")
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise SpecError(f"seed is {seed!r}; expected an integer of at least 0.")
-    subject = open_subject(model, data, spec)
+    subject = open_subject(model, data, spec, trust=trust)
     if train is not None:
         subject.train = train
     seed = seed if seed is not None else getattr(subject.spec, "seed", 0)
@@ -276,10 +279,10 @@ def _check_expected(collector: Collector, subject: Subject, *, resumed: bool) ->
     expected = subject.spec.expected if isinstance(subject.spec, AuditSpec) else None
     if expected is None or resumed:
         return
-    accuracy, n = plain_accuracy(collector)
-    if abs(accuracy - expected.accuracy) > expected.tolerance:
+    score, n = plain_score(collector)
+    if abs(score - expected.accuracy) > expected.tolerance:
         raise ModelError(
-            f"accuracy is {accuracy:.3f} on {n} samples where the spec expects {expected.accuracy:g} +- {expected.tolerance:g}: "
+            f"{primary_score(subject.spec.task)} is {score:.3f} on {n} samples where the spec expects {expected.accuracy:g} +- {expected.tolerance:g}: "
             "the audit stopped before measuring anything. Look at the preprocessing: mmaudit preview"
         )
 

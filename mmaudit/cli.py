@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmaudit.command_line.checking import EPILOG, check
 from mmaudit.command_line.comparing import compare
+from mmaudit.command_line.converting import convert
 from mmaudit.command_line.demonstrating import demo
 from mmaudit.command_line.ending import (
     Commands,
@@ -23,9 +25,15 @@ from mmaudit.command_line.ending import (
     rank,
     say,
 )
+from mmaudit.command_line.exporting import export
 from mmaudit.command_line.improving import retrain, unimodal
 from mmaudit.command_line.jobs import jobs, register
-from mmaudit.command_line.options import known_device, measure_keys, yaml_mapping
+from mmaudit.command_line.options import (
+    TrustCheckpoint,
+    known_device,
+    measure_keys,
+    yaml_mapping,
+)
 from mmaudit.command_line.running import owners_code, results_console
 from mmaudit.command_line.serving import serve
 
@@ -147,6 +155,7 @@ def audit(
     timeout: Annotated[
         float, typer.Option(min=0.001, help="Seconds a DataLoader worker may take for a batch.")
     ] = 120,
+    trust_checkpoint: TrustCheckpoint = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the record as JSON, and nothing else on stdout.")
     ] = False,
@@ -171,6 +180,7 @@ def audit(
             audit_file, quiet=quiet, out=folder, resume=resume, overwrite=overwrite, device=device,
             precision=precision.value, batch_size=batch_size, seed=seed, replicates=replicates, measures=keys,
             optimize=not no_optimize, store_logits=store_logits, timeout=timeout,
+            trust=trust_checkpoint,
         )  # fmt: skip
     except KeyboardInterrupt as stop:
         text = "interrupted before anything was computed: nothing to resume."
@@ -182,10 +192,10 @@ def audit(
     if as_json:
         typer.echo((folder / "report.json").read_text(encoding="utf-8"), nl=False)
         if not quiet:
-            say(_hints(folder))
+            say(_hints(folder, report))
     else:
         _print_report(report)
-        typer.echo(_hints(folder))
+        typer.echo(_hints(folder, report))
 
 
 @app.command()
@@ -195,13 +205,27 @@ def show(
         str | None,
         typer.Option(metavar="KEY", help="Print this measure's table.", show_default=False),
     ] = None,
+    why: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODALITY",
+            help="Print what lies behind its verdict; 'model' for what is about the whole model.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Print what an audit found."""
     from mmaudit.report import AuditReport
 
+    if why is not None and (measure is not None or as_json):
+        raise typer.BadParameter("--why stands alone; --json prints the whole record")
     report = AuditReport.load(folder)
-    if measure is None:
+    if why is not None:
+        from mmaudit.export.terminal import print_finding
+
+        print_finding(report, why, results_console())
+    elif measure is None:
         if as_json:
             typer.echo(report.record.model_dump_json(indent=1))
         else:
@@ -217,71 +241,11 @@ def show(
 
 
 @app.command()
-def export(
-    context: typer.Context,
-    folder: RecordFolder,
-    html: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="One file that opens offline.", show_default=False),
-    ] = None,
-    markdown: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="The first screen as Markdown; - for stdout.", show_default=False
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
-) -> None:
-    """Write a record as HTML or Markdown."""
-    from mmaudit.exceptions import RecordError
-    from mmaudit.report import AuditReport
-
-    if html is None and markdown is None:
-        raise typer.BadParameter("say what to write: --html FILE, --markdown FILE or both", context)
-    files = [path for path in (html, markdown) if path is not None and str(path) != "-"]
-    for path in files:
-        if path.is_dir():
-            raise RecordError(
-                f"{path} is a folder; name a file in it, for example {path / 'report.html'}"
-            )
-        if path.exists() and not force:
-            raise RecordError(
-                f"{path} exists already; choose another name, or say --force to replace it"
-            )
-    if str(html) == "-":
-        raise typer.BadParameter(
-            "--html needs a file name, only --markdown can go to stdout", context
-        )
-    report = AuditReport.load(folder)
-    if html is not None:
-        report.html(html)
-    if markdown is not None:
-        from mmaudit.export.markdown import to_markdown
-        from mmaudit.report.store import write_text_atomic
-
-        text = to_markdown(report)
-        if str(markdown) == "-":
-            typer.echo(text, nl=False)
-        else:
-            write_text_atomic(markdown, text)
-    for path in files:
-        say(f"wrote {path}")
-
-
-@app.command()
 def init(
     checkpoint: Annotated[
         Path,
         typer.Argument(
             metavar="CHECKPOINT", help="File or folder with the weights.", show_default=False
-        ),
-    ],
-    factory: Annotated[
-        str,
-        typer.Option(
-            metavar="MODULE:FUNCTION",
-            help="Builds the model the weights go into.",
-            show_default=False,
         ),
     ],
     data: Annotated[
@@ -292,6 +256,14 @@ def init(
             show_default=False,
         ),
     ],
+    factory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Builds the model the weights go into; not needed for ONNX and Hugging Face folders.",
+            show_default=False,
+        ),
+    ] = None,
     factory_args: Annotated[
         str, typer.Option(metavar="{K: V}", help="Arguments of the model's function, as YAML.")
     ] = "{}",
@@ -302,6 +274,7 @@ def init(
         "audit.yaml"
     ),
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    trust_checkpoint: TrustCheckpoint = False,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
 ) -> None:
     """Draft a commented audit file from a checkpoint and one batch of data."""
@@ -332,6 +305,7 @@ def init(
             factory_args=arguments["--factory-args"],
             data_args=arguments["--data-args"],
             ask=_ask if asked else None,
+            trust=trust_checkpoint,
         )
     write_text_atomic(out, draft.text)
     from mmaudit.command_line.draft_page import print_draft
@@ -343,6 +317,7 @@ def init(
 def inspect(
     audit_file: AuditFile,
     device: Device = None,
+    trust_checkpoint: TrustCheckpoint = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Print which module sees which modality, and what could not be determined."""
@@ -350,7 +325,9 @@ def inspect(
     with owners_code():
         from mmaudit.command_line.inspecting import inspect_audit_file, print_structure
 
-        title, modalities, record = inspect_audit_file(audit_file, device=device)
+        title, modalities, record = inspect_audit_file(
+            audit_file, device=device, trust=trust_checkpoint
+        )
     if as_json:
         typer.echo(record.model_dump_json(indent=1))
     else:
@@ -362,13 +339,16 @@ def preview(
     audit_file: AuditFile,
     samples: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 3,
     device: Device = None,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Show a few samples whole and masked, and what the model says to each."""
     device = known_device(device)
     with owners_code():
         from mmaudit.command_line.previewing import preview_audit_file
 
-        found = preview_audit_file(audit_file, samples=samples, device=device)
+        found = preview_audit_file(
+            audit_file, samples=samples, device=device, trust=trust_checkpoint
+        )
     from mmaudit.command_line.preview_page import print_preview
 
     print_preview(found, results_console())
@@ -377,7 +357,8 @@ def preview(
     )
 
 
-for command in (retrain, unimodal, compare, demo, register, serve):
+app.command(epilog=EPILOG)(check)
+for command in (convert, export, retrain, unimodal, compare, demo, register, serve):
     app.command()(command)
 app.add_typer(jobs, name="jobs")
 
@@ -406,6 +387,9 @@ def _print_report(report: AuditReport) -> None:
     print_report(report, console)
 
 
-def _hints(folder: Path) -> str:
-    html = shlex.quote(str(folder / "report.html"))
-    return f"\n Record: {folder}\n Report: mmaudit export {shlex.quote(str(folder))} --html {html}"
+def _hints(folder: Path, report: AuditReport) -> str:
+    place, html = shlex.quote(str(folder)), shlex.quote(str(folder / "report.html"))
+    why = ""
+    if report.record.findings:
+        why = f"\n Why:    mmaudit show {place} --why MODALITY"
+    return f"\n Record: {folder}{why}\n Report: mmaudit export {place} --html {html}"

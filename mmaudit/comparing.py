@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import mmaudit
 from mmaudit.exceptions import RecordError, SpecError
 from mmaudit.measures import MEASURES
 from mmaudit.measures.differences import compare_measure
 from mmaudit.measures.pairing import PairedSums, Table, pair_tables
+from mmaudit.measures.ratios import RATIOS
 from mmaudit.measures.resampling import UnitSums
 from mmaudit.measures.seeds import SeedLevel, seed_level
 from mmaudit.report import AuditReport
 from mmaudit.report.changes import make_verdict
 from mmaudit.report.comparable import comparison_notes, why_not_comparable
 from mmaudit.report.comparison import Audited, Comparison
+from mmaudit.report.labels import task_of
 from mmaudit.report.schema import MeasureResult, Note
+from mmaudit.report.tables import count_rows
+from mmaudit.typing import TaskName
 
 __all__ = ["SeedLevel", "compare", "seed_level"]
 
@@ -73,12 +78,13 @@ def compare(
         grouped=first.data.groups is not None,
         seed=seed,
         replicates=replicates,
+        task=cast("TaskName", task_of(first.record)),
     )
     notes = [
         *comparison_notes(first.record, second.record),
         *_left_out(first, second, pairs, common),
     ]
-    keys = [key for key in MEASURES if key in first.measures and key in second.measures]
+    keys = [key for key in RATIOS if key in first.measures and key in second.measures]
     classes = _class_rows(first, keys) <= _MOST_CLASS_ROWS
     if not classes:
         text = f"only all classes together are compared: {len(first.classes)} classes would make more than {_MOST_CLASS_ROWS} numbers"
@@ -113,8 +119,8 @@ def compare(
 
 
 def _table(report: AuditReport) -> Table:
-    evidence, data = report.evidence, report.data
-    return Table(report.table(_TABLE), report.modalities, data.samples - evidence.nonfinite)
+    folder = report.table(_TABLE)
+    return Table(folder, report.modalities, count_rows(folder))
 
 
 def _audited(report: AuditReport) -> Audited:
@@ -148,7 +154,9 @@ def _left_out(
             ("after", pairs.only_before, after.evidence.nonfinite),
             ("before", pairs.only_after, before.evidence.nonfinite),
         ):
-            if missing > allowed:
+            # A sample may have several rows; how many those of one that was left out had is not known.
+            several = before.data.group_column == "sample" and allowed
+            if missing > allowed and not several:
                 raise RecordError(
                     f"the table of the record {which} lacks {missing} samples that the other has, though its audit left out "
                     f"{allowed}: the table is not whole; audit again"

@@ -20,7 +20,8 @@ from mmaudit.evidence.second_masks import SECOND
 from mmaudit.evidence.surroundings import Surroundings
 from mmaudit.evidence.table import ShardInfo, shard_infos
 from mmaudit.evidence.workspace import TABLE
-from mmaudit.exceptions import ModelError
+from mmaudit.exceptions import DataError, ModelError
+from mmaudit.findings import find
 from mmaudit.masking.build import describe_masks
 from mmaudit.masking.spec import AuditSpec, MaskingSpec
 from mmaudit.measures import compute_measures
@@ -32,6 +33,7 @@ from mmaudit.report.schema import (
     Record,
     SubjectRecord,
 )
+from mmaudit.report.spread import Spread
 from mmaudit.report.tables import read_chunks, shard_paths
 
 __all__ = ["make_record"]
@@ -65,27 +67,42 @@ def make_record(
     infos = shard_infos(table)
     samples, nonfinite = sum(i.samples for i in infos), sum(i.nonfinite for i in infos)
     left_out = tuple([name for info in infos for name in info.nonfinite_samples][:20])
-    if nonfinite == samples:
+    if not any(info.rows for info in infos):
+        if not nonfinite:
+            raise DataError(
+                f"none of the {samples} samples has a label: there is nothing to measure."
+            )
         raise ModelError(
             f"no sample has finite outputs in every coalition ({samples} samples, first '{left_out[0]}')."
         )
     classes = spec.classes or tuple(str(k) for k in range(infos[0].classes))
-    counts, groups = _counts(table, len(classes))
+    unlabelled = sum(info.unlabelled for info in infos)
+    counts, groups = _counts(table, len(classes), groups=spec.group is not None)
+    # Rows of one sample belong together even where the spec names no group.
+    grouped = any(info.grouped for info in infos)
+    if grouped and spec.group is None:
+        groups = samples - nonfinite - unlabelled
     results, failed = compute_measures(
         table,
         modalities=spec.names,
         classes=classes,
-        grouped=spec.group is not None,
+        grouped=grouped,
         seed=settings["seed"],
         replicates=settings["replicates"],
         only=measures,
+        task=spec.task,
     )
     notes = [*subject.notes, *source.notes, *masks.notes]
     notes += [Note.model_validate(note) for info in infos for note in info.notes]
     if nonfinite:
         text = f"{nonfinite} of {samples} samples were left out: their outputs are not finite in every coalition (first: {', '.join(left_out[:5])})."
         notes.append(Note(kind="warning", topic="evidence", text=text))
-    return Record(
+    if unlabelled:
+        text = f"{unlabelled} of {samples} samples have no label at all and count for nothing."
+        notes.append(Note(kind="information", topic="data", text=text))
+    if spec.task == "regression":
+        notes += _constant(table, classes)
+    record = Record(
         report_id=secrets.token_hex(13),
         created=datetime.now(UTC),
         mmaudit_version=mmaudit.__version__,
@@ -106,8 +123,8 @@ def make_record(
             classes=classes,
             class_counts=tuple(counts),
             fingerprint=f"{samples}-{sum(i.id_hash for i in infos) % 2**128:032x}",
-            groups=groups if spec.group is not None else None,
-            group_column=spec.group,
+            groups=groups if grouped else None,
+            group_column=spec.group or ("sample" if grouped else None),
             present={name: sum(i.present.get(name, 0) for i in infos) for name in spec.names},
             ids="given" if spec.ids is not None else "running number",
         ),
@@ -124,6 +141,7 @@ def make_record(
         },
         lineage=spec.lineage if isinstance(spec, AuditSpec) else {},
     )
+    return record.model_copy(update={"findings": find(record, table)})
 
 
 def _evidence(
@@ -166,14 +184,30 @@ def _longest(infos: list[ShardInfo]) -> float:
     return max(by_rank.values())
 
 
-def _counts(table: Path, classes: int) -> tuple[list[int], int]:
-    """Samples per class, and the number of distinct groups."""
+def _counts(table: Path, classes: int, *, groups: bool) -> tuple[list[int], int]:
+    """Rows of each class, label or number, and the number of distinct groups where they are asked for."""
     counts = np.zeros(classes, dtype=np.int64)
-    groups: set[str] = set()
-    for chunk in read_chunks(table, ["target", "group"]):
+    found: set[str] = set()
+    for chunk in read_chunks(table, ["target", "group"] if groups else ["target"]):
         counts += np.bincount(chunk["target"], minlength=classes)
-        groups.update(group for group in chunk["group"] if group is not None)
-    return counts.tolist(), len(groups)
+        if groups:
+            found.update(group for group in chunk["group"] if group is not None)
+    return counts.tolist(), len(found)
+
+
+def _constant(table: Path, numbers: tuple[str, ...]) -> list[Note]:
+    """Which predicted numbers do not vary in the data, so that R2 is made without them."""
+    spread = Spread(len(numbers))
+    for chunk in read_chunks(table, ["target", "truth"]):
+        spread.add(chunk["truth"], chunk["target"])
+    flat = [name for name, varies in zip(numbers, spread.varies, strict=True) if not varies]
+    if not flat or len(numbers) == 1:
+        return []
+    text = (
+        f"the target of {', '.join(flat[:6])}{', ...' if len(flat) > 6 else ''} does not vary in these samples: R2 of all numbers"
+        " is made without it"
+    )
+    return [Note(kind="warning", topic="data", text=text)]
 
 
 def _environment() -> dict[str, str]:

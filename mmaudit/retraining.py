@@ -93,6 +93,7 @@ def retrain(
     device: str | None = None,
     workers: int = 0,
     replicates: int = 2000,
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> RetrainResult:
     """Retrain a model with a remedy and say what that changed.
@@ -113,6 +114,7 @@ def retrain(
         device: Where to run; left out, a GPU if there is one.
         workers: Processes that load training data.
         replicates: Bootstrap replicates behind the intervals.
+        trust: Load a checkpoint that runs code when it is loaded; what is written here needs no trust.
         progress: Told how far it is: stage, done, total.
 
     Raises:
@@ -126,9 +128,9 @@ def retrain(
     spec = trainable_spec(source)
     request = _request(source, spec, remedy, options, recipe, start, control, replicates)
     if before is not None:
-        _check_same(Path(before), source, spec)
+        _check_same(Path(before), source, spec, trust=trust)
     processes = Processes(device)
-    work = _Work(source, spec, request, processes, workers, progress)
+    work = _Work(source, spec, request, processes, workers, progress, trust)
     if processes.main:
         _claim(out, request, resume=resume)
         if before is not None and not (out / "before" / RECORD_NAME).exists():
@@ -167,6 +169,7 @@ class _Work:
     processes: Processes
     workers: int
     progress: Progress | None
+    trust: bool = False
     parent: str = ""
     """Report id of the audit before."""
 
@@ -180,6 +183,7 @@ class _Work:
             resume=(folder / RUNNING_STATE).exists(),
             device=str(self.processes.device),
             replicates=self.request.replicates,
+            trust=self.trust,
             progress=self._told(stage),
         )
 
@@ -190,7 +194,9 @@ class _Work:
         notes = folder / "training" / "notes.json"
         if not (folder / AUDIT_FILE).exists():
             recipe, start = self.request.recipe, self.request.start
-            opened = open_training(self.source, self.spec, seed=recipe.seed, start=start)
+            opened = open_training(
+                self.source, self.spec, seed=recipe.seed, start=start, trust=self.trust
+            )
             kind = find_remedy(key)
             hooks = kind(opened.task, kind.Options(**options), opened.example)
             with kept_heap():
@@ -201,7 +207,7 @@ class _Work:
                     recipe,
                     loss=hooks.task.loss,
                     forward=hooks.task.forward,
-                    scores={"accuracy": hooks.task.accuracy},
+                    scores=hooks.task.measured(),
                     collate={
                         "train": opened.train.collate,
                         "validation": opened.validation.collate,
@@ -248,7 +254,8 @@ class _Work:
         spec = self.spec.model_copy(
             update={
                 "checkpoint": Path(WEIGHTS),
-                "title": f"{self.spec.title or self.spec.model.factory}, retrained with {hooks.title}",
+                "weights": "model",
+                "title": f"{self.spec.label}, retrained with {hooks.title}",
                 "expected": None,
                 "strip_prefix": None,
                 "directory": home_of(self.source, self.spec),
@@ -289,6 +296,7 @@ def _request(
 ) -> Request:
     """Everything asked for, checked before anything runs."""
     kind = find_remedy(remedy)
+    kind.check_task(spec.task)
     if start not in ("checkpoint", "scratch"):
         raise SpecError(f"start '{start}' is none; there are checkpoint, scratch.")
     try:
@@ -340,11 +348,11 @@ def _claim(out: Path, request: Request, *, resume: bool) -> None:
     write_json_atomic(path, request.model_dump(mode="json"))
 
 
-def _check_same(record: Path, source: Path, spec: AuditSpec) -> None:
+def _check_same(record: Path, source: Path, spec: AuditSpec, *, trust: bool) -> None:
     """Refuse a record that is not of the model as it came."""
     report = AuditReport.load(record)
     known = {file.sha256 for file in report.record.subject.files}
-    loaded = {file.sha256 for file in open_subject(source).files}
+    loaded = {file.sha256 for file in open_subject(source, trust=trust).files}
     if report.record.spec != spec.model_dump(mode="json") or not loaded <= known:
         raise RecordError(
             f"{record} is an audit of another model or of another audit file than {source.name}: leave it out, or audit again."

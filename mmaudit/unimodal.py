@@ -2,13 +2,14 @@
 
 Where the modality has an encoder of its own, this is that encoder, re-initialised, and a linear head; else it is the whole
 network, re-initialised, trained and tested with all other modalities masked (as Li et al.
-2023 train their mono-modal concepts).
+2023 train their mono-modal concepts). The model without a modality is the whole network in the same way, with that one masked.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,21 +24,29 @@ from torch.utils.data import DataLoader
 from mmaudit.checkpoint.importing import call_factory, import_callable
 from mmaudit.checkpoint.model import left_as_it_came, model_device, seeded, unwrapped
 from mmaudit.checkpoint.structure import Structure, find_structure
-from mmaudit.evidence.scoring import class_scores
+from mmaudit.evidence.scoring import task_scores, value_function
 from mmaudit.exceptions import ModelError, SpecError
 from mmaudit.masking.batches import Batch
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.paths import get_value
 from mmaudit.masking.spec import AuditSpec, FactorySpec, OutputSpec
-from mmaudit.measures.intervals import proportion_intervals
+from mmaudit.measures.plain_score import accuracy_estimate, r2_estimate
 from mmaudit.report.schema import Estimate
 from mmaudit.training import Recipe, TrainingResult, TrainingStep, train
 from mmaudit.training.branches import Branch, Branched, find_branches
 from mmaudit.training.loop import Data
 from mmaudit.training.surroundings import evaluation_mode
 from mmaudit.training.task import Labelled, Task
+from mmaudit.typing import TaskName
 
-__all__ = ["UnimodalModel", "UnimodalResult", "build", "reinitialise", "train_unimodal"]
+__all__ = [
+    "UnimodalModel",
+    "UnimodalResult",
+    "build",
+    "given_outputs",
+    "reinitialise",
+    "train_unimodal",
+]
 
 FACTORY = "mmaudit.unimodal:build"
 
@@ -49,8 +58,9 @@ class UnimodalModel(Branched):
         model: The user's model.
         modality: Its name.
         branch: Where its features are; ``None`` for the whole network, whose other inputs have to come masked.
-        classes: Number K of classes.
-        outputs: Where the whole network's class scores are, and what they are.
+        classes: Number K of classes; of labels or numbers; for segments ``(T, K)``.
+        outputs: Where the whole network's outputs are, and what they are.
+        task: What it predicts.
     """
 
     def __init__(
@@ -59,34 +69,38 @@ class UnimodalModel(Branched):
         modality: str,
         branch: Branch | None,
         *,
-        classes: int,
+        classes: int | Sequence[int],
         outputs: OutputSpec | None = None,
+        task: TaskName = "multiclass",
     ) -> None:
         super().__init__(model, {} if branch is None else {modality: branch})
-        self.modality, self.branch, self.classes = modality, branch, classes
+        self.modality, self.branch, self.task = modality, branch, task
+        self.classes = classes if isinstance(classes, int) else tuple(classes)
         self.outputs = outputs or OutputSpec()
-        self.head = None if branch is None else nn.Linear(branch.width, classes)
+        self.shape = (classes,) if isinstance(classes, int) else tuple(classes)
+        self.head = None if branch is None else nn.Linear(branch.width, math.prod(self.shape))
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Logits, ``(n, K)``."""
+        """Logits, ``(n, K)`` or ``(n, T, K)``; of a regression the numbers, ``(n, D)``."""
         if self.head is None:
             returned = self.model(*args, **kwargs)
             path = self.outputs.path
             output = returned if path is None else get_value(returned, path)
-            return class_scores(output, self.outputs.kind)
+            return task_scores(output, self.outputs, self.task)
         features = self.features(*args, **kwargs)
         if self.modality not in features:
             raise ModelError(f"the encoders of {self.modality} were not called: give its inputs.")
-        logits: Tensor = self.head(features[self.modality])
-        return logits
+        scores: Tensor = self.head(features[self.modality]).unflatten(1, self.shape)
+        return scores
 
     def settings(self) -> dict[str, Any]:
         """What :func:`build` takes beside the factory, as JSON."""
         return {
             "modality": self.modality,
             "branch": None if self.branch is None else self.branch.model_dump(mode="json"),
-            "classes": self.classes,
+            "classes": self.classes if isinstance(self.classes, int) else list(self.classes),
             "outputs": self.outputs.model_dump(mode="json"),
+            **({} if self.task == "multiclass" else {"task": self.task}),
         }
 
 
@@ -96,8 +110,9 @@ def build(
     *,
     modality: str,
     branch: Mapping[str, Any] | None,
-    classes: int,
+    classes: int | Sequence[int],
     outputs: Mapping[str, Any] | None = None,
+    task: TaskName = "multiclass",
 ) -> UnimodalModel:
     """Build a reference model, for its weights to be loaded into.
 
@@ -108,6 +123,7 @@ def build(
         branch: The same, as JSON.
         classes: The same.
         outputs: The same, as JSON.
+        task: The same.
 
     Raises:
         ModelError: If the factory does not give a torch module.
@@ -123,7 +139,13 @@ def build(
         None if branch is None else Branch.model_validate(branch),
         classes=classes,
         outputs=OutputSpec.model_validate(outputs or {}),
+        task=task,
     )
+
+
+def given_outputs(task: TaskName) -> OutputSpec:
+    """What a reference model gives: logits, or the numbers of a regression."""
+    return OutputSpec(kind="values" if task == "regression" else "logits")
 
 
 @dataclass(frozen=True)
@@ -131,13 +153,14 @@ class UnimodalResult:
     """A trained reference model.
 
     Attributes:
-        modality: What it sees.
+        modality: What it sees, or what it does without.
         model: Holds the weights that did best on validation data; ``model.settings()`` is what :func:`build` takes.
         training: Files and figures of the training; ``training.weights`` are the weights.
-        accuracy: On test samples that have the modality, with Wilson's interval.
+        accuracy: On test samples that have something that it sees, with Wilson's interval; of a regression R2.
         own_encoder: Whether the modality's own encoder was trained; else the whole network, and inputs of other modalities have to
             come masked.
         notes: What could not be done as it should.
+        without: Whether it sees everything but the modality.
     """
 
     modality: str
@@ -146,10 +169,12 @@ class UnimodalResult:
     accuracy: Estimate
     own_encoder: bool
     notes: tuple[str, ...]
+    without: bool = False
 
     def factory(self, spec: AuditSpec) -> FactorySpec:
         """What an audit file names under ``model`` for the weights to be loaded; its outputs are logits."""
-        args = {"factory": spec.model.factory, "args": spec.model.args, **self.model.settings()}
+        assert spec.model is not None  # what was trained was built by it
+        args = {"factory": spec.factory.factory, "args": spec.factory.args, **self.model.settings()}
         return FactorySpec(factory=FACTORY, args=args)
 
 
@@ -165,15 +190,16 @@ def train_unimodal(
     collate: Callable[[list[Any]], Batch] | Mapping[str, Callable[[list[Any]], Batch]],
     example: Batch,
     out: Path,
+    without: bool = False,
     structure: Structure | None = None,
     resume: bool = False,
     device: Literal["auto", "cpu"] = "auto",
     workers: int = 0,
     progress: Callable[[TrainingStep], None] | None = None,
 ) -> UnimodalResult:
-    """Train the reference model of one modality, and test it.
+    """Train the reference model of one modality, or the model without it, and test it.
 
-    Samples that lack the modality do not count, neither in training nor in the accuracy.
+    Samples that have nothing of what the model sees do not count, neither in training nor in the accuracy.
 
     Args:
         model: The multimodal model; it stays as it is.
@@ -186,6 +212,7 @@ def train_unimodal(
         collate: Samples -> batch; one, or one each for ``train``, ``validation`` and ``test``.
         example: A batch of the training data.
         out: Folder of the training, see :func:`~mmaudit.training.train`.
+        without: Train the whole network with the modality masked, instead of what sees it alone.
         structure: What is known of the model's inside; left out, it is found here.
         resume: Go on with what is in ``out``.
         device: ``auto`` takes the accelerator there is.
@@ -193,13 +220,19 @@ def train_unimodal(
         progress: Called after every step and epoch.
 
     Raises:
-        SpecError: If there is no such modality.
-        ModelError: If nothing of the modality's network can be trained.
+        SpecError: If there is no such modality, or it is the only one and is to be left out.
+        ModelError: If nothing of the network can be trained.
     """
     if modality not in task.modalities:
         raise SpecError(f"'{modality}' is no modality; there are {', '.join(task.modalities)}.")
-    reference, notes = _reference(model, task, modality, recipe, example, structure)
-    alone = _Alone(task, modality, masks_others=reference.branch is None)
+    if without and len(task.modalities) == 1:
+        raise SpecError(f"{modality} is the only modality: a model without it sees nothing.")
+    reference, notes = _reference(
+        model, task, modality, recipe, example, structure, without=without
+    )
+    others = [m for m, name in enumerate(task.modalities) if name != modality]
+    seen = others if without else [task.modalities.index(modality)]
+    part = _Seen(task, seen, masks_others=reference.branch is None)
     # Where all of it is in evaluation mode, the training puts all of it into training mode.
     if not any(module.training for module in model.modules()):
         reference.eval()
@@ -208,20 +241,20 @@ def train_unimodal(
         train_data,
         validation_data,
         recipe,
-        loss=alone.loss,
-        forward=alone.forward,
-        scores={"accuracy": alone.accuracy},
+        loss=part.loss,
+        forward=part.forward,
+        scores={"accuracy": part.accuracy} if task.measured() else {},
         collate=collate,
         place=task.place,
         out=out,
-        identity={"reference model of": modality},
+        identity={"model without" if without else "reference model of": modality},
         resume=resume,
         progress=progress,
         device=device,
         workers=workers,
     )
     of_test = collate["test"] if isinstance(collate, Mapping) else collate
-    accuracy = alone.test(reference, test_data, of_test, recipe.batch_size, workers)
+    accuracy = part.test(reference, test_data, of_test, recipe.batch_size, workers)
     return UnimodalResult(
         modality=modality,
         model=reference,
@@ -229,6 +262,7 @@ def train_unimodal(
         accuracy=accuracy,
         own_encoder=reference.branch is not None,
         notes=tuple(notes),
+        without=without,
     )
 
 
@@ -291,49 +325,62 @@ def _reference(
     recipe: Recipe,
     example: Batch,
     structure: Structure | None,
+    *,
+    without: bool,
 ) -> tuple[UnimodalModel, list[str]]:
     """The reference model, re-initialised."""
     caller = Caller(model, task.spec)
     placed = task.place(example, model_device(model))
     with left_as_it_came(model), torch.no_grad():
-        known = structure or find_structure(model, caller, placed.masked)
-        branch = find_branches(model, known, caller, placed.masked).get(modality)
-        classes = task.forward(model, task.place(example, model_device(model))).shape[1]
+        branch = None
+        if not without:
+            known = structure or find_structure(model, caller, placed.masked)
+            branch = find_branches(model, known, caller, placed.masked).get(modality)
+        shape = task.forward(model, task.place(example, model_device(model))).shape[1:]
     inside = copy.deepcopy(model)
     notes = reinitialise(inside, seed=recipe.seed)
     with seeded(recipe.seed + 1):  # another stream than that of the encoders
         reference = UnimodalModel(
-            inside, modality, branch, classes=classes, outputs=task.spec.outputs
+            inside,
+            modality,
+            branch,
+            classes=shape[0] if len(shape) == 1 else tuple(shape),
+            outputs=task.spec.outputs,
+            task=task.spec.task,
         )
-    if branch is None:
+    if branch is None and not without:
         notes.append(
             f"{modality} has no encoder of its own: the whole network was trained and tested with everything else masked."
         )
     if not any(parameter.requires_grad for parameter in reference.parameters()):
-        raise ModelError(
-            f"nothing of the network of {modality} can be trained: all of it is frozen."
-        )
+        which = f"without {modality}" if without else f"of {modality}"
+        raise ModelError(f"nothing of the network {which} can be trained: all of it is frozen.")
     return reference, notes
 
 
-class _Alone:
-    """A task with one modality."""
+class _Seen:
+    """A task with some of the modalities, by their places; others are masked, or never read."""
 
-    def __init__(self, task: Task, modality: str, *, masks_others: bool) -> None:
-        self.task, self.place = task, task.modalities.index(modality)
-        self.masks_others = masks_others
-        self.spec = task.spec.model_copy(update={"outputs": OutputSpec()})
+    def __init__(self, task: Task, seen: list[int], *, masks_others: bool) -> None:
+        self.task, self.seen, self.masks_others = task, seen, masks_others
+        self.coalition = sum(1 << m for m in seen)
+        # The reference model itself gives what is judged: logits, or the numbers of a regression.
+        self.spec = task.spec.model_copy(update={"outputs": given_outputs(task.spec.task)})
 
     def forward(self, model: nn.Module, batch: Labelled) -> Tensor:
-        data = batch.masked.coalition(1 << self.place) if self.masks_others else batch.data
+        data = batch.masked.coalition(self.coalition) if self.masks_others else batch.data
         scores: Tensor = Caller(model, self.spec)(data)
         return scores.float()
 
+    def counts(self, batch: Labelled) -> Tensor:
+        """Which samples have something that is seen."""
+        return batch.present[:, self.seen].any(1)
+
     def loss(self, scores: Tensor, batch: Labelled) -> Tensor:
-        return self.task.loss(scores, batch).where(batch.present[:, self.place], 0.0)
+        return self.task.loss(scores, batch).where(self.counts(batch), 0.0)
 
     def accuracy(self, scores: Tensor, batch: Labelled) -> Tensor:
-        return self.task.accuracy(scores, batch).where(batch.present[:, self.place], 0.0)
+        return self.task.accuracy(scores, batch).where(self.counts(batch), 0.0)
 
     def test(
         self,
@@ -343,7 +390,7 @@ class _Alone:
         batch_size: int,
         workers: int,
     ) -> Estimate:
-        """Accuracy with its interval, every sample once."""
+        """Accuracy (R2) with its interval, every sample once."""
         loader: DataLoader[Any] = DataLoader(
             data,  # type: ignore[arg-type]  # a list is a dataset to DataLoader, not to its annotations
             batch_size=batch_size,
@@ -351,31 +398,26 @@ class _Alone:
             num_workers=workers,
             multiprocessing_context="spawn" if workers else None,
         )
-        hits: list[np.ndarray] = []
-        groups: list[str] = []
-        grouped = self.task.spec.group is not None
+        value = value_function(self.spec)
+        judged: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        groups: list[str | None] = []
         home, device = model_device(model), PartialState().device
         with evaluation_mode(model.to(device)):
             for batch in loader:
                 placed = self.task.place(batch, device)
-                has = placed.present[:, self.place]
-                right = self.accuracy(self.forward(model, placed), placed)
-                hits.append(right[has].double().cpu().numpy())
-                if grouped and batch.groups is not None:
-                    groups += [
-                        g for g, there in zip(batch.groups, has.tolist(), strict=True) if there
-                    ]
+                has = self.counts(placed).cpu().numpy()
+                rows = value.rows(batch)
+                rows = rows.where(has[rows.sample])
+                found = value.judged(value.scores(self.forward(model, placed))[None], rows)
+                score = found.get("correct", -found["loglik"])[:, 0].astype(np.float64)
+                judged.append((score, rows.truth, rows.target))
+                groups += rows.groups
         model.to(home)
-        return _estimate(np.concatenate(hits), groups or None)
-
-
-def _estimate(hits: np.ndarray, groups: list[str] | None) -> Estimate:
-    """Share of hits, with Wilson's interval over samples or groups."""
-    if not len(hits):
-        return Estimate(undefined="no test sample has the modality")
-    units = np.arange(len(hits)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    number = int(units.max()) + 1
-    successes = np.bincount(units, hits, number)[:, None]
-    counts = np.bincount(units, minlength=number)[:, None].astype(np.float64)
-    found = proportion_intervals(successes.astype(np.float64), counts, grouped=groups is not None)
-    return found.estimate(0, n=len(hits), groups=None if groups is None else number)
+        score, truth, cells = (np.concatenate(column) for column in zip(*judged, strict=True))
+        if not len(score):
+            return Estimate(undefined="no test sample has what the model sees")
+        grouped = any(group is not None for group in groups)
+        units = np.unique(np.array(groups, str), return_inverse=True)[1] if grouped else None
+        if self.spec.task == "regression":
+            return r2_estimate(score, truth, cells, units)
+        return accuracy_estimate(score, units)

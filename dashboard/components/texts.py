@@ -34,8 +34,13 @@ def card(title: str, id: str, parts: Sequence[Any], *, long: bool = False) -> li
     ]
 
 
-def folded(summary: str, parts: Sequence[Any]) -> html.Details:
-    """A part that is unfolded by a click or a key."""
+def folded(summary: Any, parts: Sequence[Any]) -> html.Details:
+    """A part that is unfolded by a click or a key.
+
+    Args:
+        summary: What is seen of it while folded: a text, or components.
+        parts: What is in it.
+    """
     return html.Details([html.Summary(summary), *parts], className="block")
 
 

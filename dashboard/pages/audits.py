@@ -79,7 +79,7 @@ def _register(app: Dash, site: Site) -> None:
 def _columns() -> list[dict[str, Any]]:
     return [
         {"field": "title", "headerName": "Audit", "cellRenderer": "RecordLink", "flex": 3, "minWidth": 180},
-        {"field": "accuracy", "headerName": "Accuracy", "flex": 1, "minWidth": 165},
+        {"field": "score", "headerName": "Score", "flex": 1, "minWidth": 165},
         {"field": "contributions", "headerName": "Contributions", "flex": 3, "minWidth": 230},
         {"field": "when", "headerName": "When", "flex": 1, "minWidth": 155},
         {"field": "samples", "headerName": "Samples", "flex": 1, "minWidth": 95, "type": "rightAligned"},
@@ -96,12 +96,17 @@ def _cells(row: AuditRow) -> dict[str, Any]:
         "href": ids.address("diagnosis", row.key),
         "title": row.title,
         "when": f"{row.created.astimezone():%Y-%m-%d %H:%M}",
-        "accuracy": with_interval(row.accuracy or Estimate(undefined="not measured"), 3),
+        "score": _score(row),
         "contributions": " · ".join(parts) or "not measured",
         "samples": row.samples,
         "place": folder_name(row.place),
         "whole_place": row.place,
     }
+
+
+def _score(row: AuditRow) -> str:
+    text = with_interval(row.score or Estimate(undefined="not measured"), 3)
+    return text if row.score_name == "accuracy" else f"{row.score_name} {text}"
 
 
 def _remarks(listing: Listing) -> list[Any]:

@@ -10,6 +10,7 @@ from dash.dependencies import MATCH, Input, Output, State
 
 from dashboard import ids
 from dashboard.components.browser import aria
+from dashboard.components.findings import modality_table, opened_finding, statement_list
 from dashboard.components.graph import drawing, figure_card
 from dashboard.components.tables import data_table, grid
 from dashboard.components.texts import card, folded, heading, link, notice, sentences
@@ -17,9 +18,10 @@ from dashboard.samples import column_names, read_samples
 from dashboard.site import Page, Site
 from dashboard.values import choice, identity, mapping, whole
 from mmaudit.exceptions import RecordError
-from mmaudit.export.overview import HEADERS, Overview, make_overview
+from mmaudit.export.opened import open_findings
+from mmaudit.export.overview import Overview, make_overview
 from mmaudit.export.provenance import make_provenance
-from mmaudit.figures import FIGURES
+from mmaudit.figures import FIGURES, figures_by_part
 from mmaudit.report import AuditReport
 from mmaudit.report.numbers import count
 
@@ -54,21 +56,13 @@ def _layout(site: Site, key: str) -> Any:
     return [
         heading(overview.title, html.P(made, className="soft")),
         *_how(overview),
-        *card("Accuracy", "scores", [_scores(overview)]),
-        *card(
-            "Modalities",
-            "modalities",
-            [
-                data_table(
-                    "Values with 95 % intervals; ! marks an interval with a warning",
-                    HEADERS,
-                    overview.rows,
-                )
-            ],
-        ),
+        *card(overview.score, "scores", [_scores(overview)]),
         *_findings(site, report, overview),
-        html.H2("Figures"),
-        *(_figure(report, name) for name in FIGURES),
+        *(
+            part
+            for title, names in figures_by_part(report).items()
+            for part in (html.H2(title), *(_figure(report, name) for name in names))
+        ),
         *_classes(small_print),
         *_samples(report, key),
         *_methods(small_print),
@@ -116,13 +110,30 @@ def _register(app: Dash, site: Site) -> None:
 
 
 def _findings(site: Site, report: AuditReport, overview: Overview) -> list[Any]:
-    """What stands out, and the way to do something about it where the model is registered for that."""
-    parts: list[Any] = [sentences(overview.sentences)] if overview.sentences else []
+    """What was found, modality by modality, and the way to do something about it where the model is registered for that."""
+    opened = open_findings(report.record)
+    parts: list[Any] = []
+    if overview.model:
+        parts.append(statement_list(overview.model, "The whole model"))
+    parts.append(modality_table(overview))
+    if overview.conditions:
+        parts.append(html.P("; ".join(overview.conditions), className="soft calm"))
+    if overview.advice:
+        parts.append(statement_list(overview.advice, "What to do"))
+    if overview.further:
+        parts.append(html.P(overview.further, className="soft"))
+    retrain: list[Any] = []
     file_id = None if site.read_only else site.desk.file_of(report)
     if file_id is not None:
         where = ids.address("retrain", file_id)
-        parts.append(html.P(link("Retrain this model with a remedy", where), className="calm"))
-    return card("What stands out", "findings", parts) if parts else []
+        retrain.append(html.P(link("Retrain this model with a remedy", where), className="calm"))
+    if opened:
+        behind = html.H3("What lies behind each finding", id="behind")
+        parts += [*retrain, behind, *(opened_finding(found) for found in opened)]
+        return card("Findings", "modalities", parts, long=True)
+    told = [sentences(overview.sentences)] if overview.sentences else []
+    below = card("What stands out", "findings", [*told, *retrain]) if told or retrain else []
+    return [*card("Modalities", "modalities", parts), *below]
 
 
 def _how(overview: Overview) -> list[Any]:
@@ -173,9 +184,8 @@ def _classes(small_print: dict[str, Any]) -> list[Any]:
         return []
     shown: Any = data_table(small_print["classes_caption"], table.headers, table.rows)
     if len(table.rows) > _FOLD_CLASSES:
-        said = f"Accuracy, contributions and utilization of {len(table.rows)} classes"
-        shown = html.Details([html.Summary(said), shown])
-    return card("Class by class", "classes", [shown], long=True)
+        shown = html.Details([html.Summary(small_print["classes_summary"]), shown])
+    return card(small_print["classes_title"], "classes", [shown], long=True)
 
 
 def _samples(report: AuditReport, key: str) -> list[Any]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from mmaudit.checkpoint.averages import AVERAGE_PREFIXES
 from mmaudit.checkpoint.wording import listed, shown
 from mmaudit.exceptions import CheckpointError
 
@@ -150,15 +151,30 @@ def _fit_keys(
         fit = _fit(candidate, plain)
         if fit > best_fit:
             best, best_fit, best_words = candidate, fit, words
+    best, notes = _without_averages(best, plain, where)
     if not best_words:
-        return best, []
-    notes = [f"Removed {best_words} from the keys of {_short(where)}."]
+        return best, notes
+    notes.insert(0, f"Removed {best_words} from the keys of {_short(where)}.")
     if "module." in best_words and _AVERAGING_COUNTER in best and _AVERAGING_COUNTER not in plain:
         best = {key: tensor for key, tensor in best.items() if key != _AVERAGING_COUNTER}
         notes.append(
             f"Left out '{_AVERAGING_COUNTER}', the counter of torch's AveragedModel, in {_short(where)}."
         )
     return best, notes
+
+
+def _without_averages(
+    tensors: dict[str, Tensor], plain: Mapping[str, str], where: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Leave out averaged weights beside the model's own, where they are all that the model does not know."""
+    odd = [key for key in tensors if key not in plain]
+    if not odd or not all(key.startswith(AVERAGE_PREFIXES) for key in odd):
+        return tensors, []
+    if any(name not in tensors for name in plain):
+        return tensors, []
+    kept = {key: tensor for key, tensor in tensors.items() if key in plain}
+    note = f"Left out {len(odd)} averaged weights of {_short(where)} ({listed(odd)}); 'weights: ema' takes them."
+    return kept, [note]
 
 
 def _candidates(tensors: dict[str, Tensor]) -> list[tuple[str, dict[str, Tensor]]]:

@@ -1,8 +1,9 @@
 """Recognises a file by its content, never by its name.
 
-Three formats can be read: safetensors, sharded safetensors, and the zip that ``torch.save`` writes. All others are named
-and refused in one sentence: most of them run code when they are loaded (pickles, TorchScript, ``.pt2``, ``torch.package``,
-distributed checkpoints), the others hold no PyTorch weights. Nothing is unpickled here and no loader is tried.
+Three formats hold weights and run nothing: safetensors, sharded safetensors, and the zip that ``torch.save`` writes. Two
+hold a whole model: ONNX, and a directory of Hugging Face. All others are named and refused in one sentence. Some of them
+(pickles, TorchScript, ``.pt2``) run code when they are loaded, and are loaded only where the user says to trust them;
+``torch.package`` and distributed checkpoints never are. Nothing is unpickled here and no loader is tried.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from __future__ import annotations
 import errno
 import json
 import os
-import pickletools
 import stat
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mmaudit.checkpoint.pickled_names import names_in_pickle
 from mmaudit.checkpoint.wording import listed, shown
 from mmaudit.exceptions import CheckpointError
 
-__all__ = ["FORMATS", "Format", "find_weights", "recognise", "refusal"]
+__all__ = ["CONFIG", "FORMATS", "TRUST", "Format", "find_weights", "recognise", "refusal"]
 
 
 class Format(NamedTuple):
@@ -28,7 +30,15 @@ class Format(NamedTuple):
 
     words: str
     advice: str = ""
+    trusted: bool = False
+    """Whether it is loaded where the user says that the file is to be trusted."""
 
+
+CONFIG = "config.json"
+"""What makes a directory one of Hugging Face."""
+
+TRUST = "where you trust it, say --trust-checkpoint (in Python trust=True)"
+"""Advice for what runs code when it is loaded."""
 
 _SAVE_WEIGHTS = (
     "where you trust it, load it with its own library and save model.state_dict() as safetensors"
@@ -41,25 +51,30 @@ FORMATS: dict[str, Format] = {
     "safetensors index": Format("is the index of a sharded safetensors checkpoint"),
     "torch zip": Format("is a zip file of torch.save"),
     "torchscript": Format(
-        "is a TorchScript program, which can run code when it is loaded", _SAVE_WEIGHTS
+        "is a TorchScript program, which can run code when it is loaded", TRUST, trusted=True
     ),
     "pt2": Format(
-        "is an exported program (.pt2), which can run code when it is loaded", _SAVE_WEIGHTS
+        "is an exported program (.pt2), which can run code when it is loaded", TRUST, trusted=True
     ),
     "torch package": Format("is a torch.package archive, which holds code", _SAVE_WEIGHTS),
     "torch legacy": Format(
         "is a torch file of the old pickle format (before torch 1.6), which has no checksums",
-        _SAVE_WEIGHTS,
+        TRUST,
+        trusted=True,
     ),
-    "torch tar": Format("is a torch file of the oldest tar format", _SAVE_WEIGHTS),
-    "pickle": Format("is a plain pickle, which can run code when it is loaded", _SAVE_WEIGHTS),
+    "torch tar": Format("is a torch file of the oldest tar format", TRUST, trusted=True),
+    "pickle": Format(
+        "is a plain pickle, which can run code when it is loaded", TRUST, trusted=True
+    ),
     "distributed checkpoint": Format(
         "is a distributed checkpoint (DCP), whose metadata is a pickle that can run code when it is loaded",
         _SAVE_WEIGHTS,
     ),
     "onnx": Format(
-        "is an ONNX model, which holds a graph and not the weights of a module", _CONVERT
+        "is an ONNX model, which holds a graph and not the weights of a module",
+        "audit it as it is, without a factory",
     ),
+    "ort": Format("is an ONNX Runtime file (.ort)", "give the ONNX model that it was made from"),
     "hdf5": Format("is an HDF5 file, as TensorFlow and Keras write it", _CONVERT),
     "keras": Format("is a Keras archive", _CONVERT),
     "savedmodel": Format("is a TensorFlow SavedModel", _CONVERT),
@@ -107,6 +122,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"Rar!\x1a\x07", "rar"),
     (0, b"GGUF", "gguf"),
     (4, b"TFL3", "tflite"),
+    (4, b"ORTM", "ort"),
 )
 _HEAD = 4096
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
@@ -152,10 +168,17 @@ def recognise(path: Path) -> str:
     return _recognise_text(path, head) or _recognise_rest(path, head, status.st_size)
 
 
-def refusal(path: Path, key: str) -> CheckpointError:
-    """The one sentence that says what a file is and what to do instead of loading it."""
+def refusal(path: Path, key: str, names: Sequence[str] = ()) -> CheckpointError:
+    """The one sentence that says what a file is and what to do instead of loading it.
+
+    Args:
+        path: The file.
+        key: Its format.
+        names: What a pickle in it would import.
+    """
     known = FORMATS[key]
-    return CheckpointError(f"{shown(path)} {known.words}; {known.advice}.")
+    inside = f" and names {listed(names)}" if names else ""
+    return CheckpointError(f"{shown(path)} {known.words}{inside}; {known.advice}.")
 
 
 def find_weights(path: Path) -> Path:
@@ -191,7 +214,7 @@ def find_weights(path: Path) -> Path:
                 f"{shown(path)} is a directory with {len(found)} files that could be meant"
                 f" ({listed(entry.name for entry in found)}); give one of them, or the index of the shards."
             )
-    others = [entry.name for entry, kind in kinds.items() if kind == "torch zip"]
+    others = [entry.name for entry, kind in kinds.items() if kind in ("torch zip", "onnx")]
     hint = (
         f"give the file itself, for example {listed(others, 1)}"
         if others
@@ -329,11 +352,12 @@ def _is_pickle(path: Path) -> bool:
     """Whether the file is one whole pickle, read as opcodes only; older protocols have no signature."""
     if path.stat().st_size > 1_000_000:
         return False
+    content = path.read_bytes()
     try:
-        opcodes = [opcode.name for opcode, _, _ in pickletools.genops(path.read_bytes())]
+        names_in_pickle(content)
     except Exception:  # pickletools raises half a dozen types on what is no pickle
         return False
-    return len(opcodes) > 1
+    return content[:1] != b"."  # nothing but the end
 
 
 def _protobuf_fields(head: bytes, size: int) -> dict[int, int]:

@@ -1,25 +1,32 @@
 """From a checkpoint to a model that can be audited: recognise, check, read, build, load.
 
-Weights are data: only safetensors and the zip of ``torch.save`` are read, the latter with ``weights_only=True``, and a refusal
-is never tried again in another way. Code is code: the factory that builds the model is the owner's own.
+Weights are data and are read as such (:mod:`mmaudit.checkpoint.reading`); a checkpoint that holds the whole model needs no
+factory (:mod:`mmaudit.checkpoint.whole`). Code is code: the factory that builds the model is the owner's own.
 """
 
 from __future__ import annotations
 
-import hashlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from mmaudit.checkpoint.fitting import Plan, load_into, plan_load
-from mmaudit.checkpoint.formats import FORMATS, find_weights, recognise, refusal
 from mmaudit.checkpoint.importing import call_factory, import_callable, importable
-from mmaudit.checkpoint.safetensors_file import read_index, read_safetensors, read_shards
-from mmaudit.checkpoint.state_dict import check_tensors, find_state_dict
-from mmaudit.checkpoint.torch_zip import check_storages, read_torch_zip
+from mmaudit.checkpoint.reading import (
+    Stamp,
+    WeightsFile,
+    check_unchanged,
+    file_record,
+    read_stamped,
+    read_weights,
+)
+from mmaudit.checkpoint.state_dict import Wanted
+from mmaudit.checkpoint.whole import open_whole
 from mmaudit.checkpoint.wording import listed, shown
 from mmaudit.exceptions import CheckpointError, ModelError, SpecError
 from mmaudit.masking.spec import AuditSpec, read_spec
@@ -37,19 +44,6 @@ __all__ = [
 ]
 
 
-class WeightsFile(NamedTuple):
-    """Weights as they were read, and what the record says about them."""
-
-    tensors: dict[str, Tensor]
-    """Key -> tensor on the CPU, plain and dense, possibly mapped from the file."""
-    format: str
-    """For example ``safetensors`` or ``torch zip, weights only, Lightning``."""
-    files: tuple[FileRecord, ...]
-    """Hashed before they were read."""
-    notes: tuple[str, ...]
-    """Sentences for the record."""
-
-
 class LoadedCheckpoint(NamedTuple):
     """A model ready to be audited, and what the record says about where it came from."""
 
@@ -60,31 +54,6 @@ class LoadedCheckpoint(NamedTuple):
     notes: tuple[str, ...]
 
 
-class _Stamp(NamedTuple):
-    """What changes when somebody writes to a file; cheap to look at."""
-
-    path: Path
-    size: int
-    modified: int
-    inode: int
-
-
-def read_weights(path: Path, *, role: str = "checkpoint") -> WeightsFile:
-    """Read the weights of a file, recognised by its content.
-
-    Args:
-        path: A safetensors file, the index of a sharded one, a zip file of ``torch.save``, or a directory with exactly one
-            index or exactly one safetensors file.
-        role: What the file is, for the record.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged, of another format, holds more than weights, or changes meanwhile.
-    """
-    weights, stamps = _read(Path(path), role)
-    _check_unchanged(stamps)
-    return weights
-
-
 def load_checkpoint(
     checkpoint: str | Path | Mapping[str, str | Path] | nn.Module | Callable[..., Any] | None,
     factory: str | Callable[..., nn.Module] | None = None,
@@ -92,6 +61,8 @@ def load_checkpoint(
     args: Mapping[str, Any] | None = None,
     directory: Path | None = None,
     strip_prefix: str | None = None,
+    trust: bool = False,
+    weights: Wanted = "model",
 ) -> LoadedCheckpoint:
     """Build a model and put a checkpoint's weights into it, strictly.
 
@@ -99,10 +70,14 @@ def load_checkpoint(
         checkpoint: A file or directory of weights; a mapping of sub-module -> file; an audit file (``.yaml``), which names
             model and checkpoint itself; a module or callable in memory, which is passed through as it is; ``None`` for the
             model as the factory builds it.
-        factory: ``package.module:callable`` or a callable that returns the module; a module gets the weights in place.
+        factory: ``package.module:callable`` or a callable that returns the module; a module gets the weights in place. Left out
+            where the checkpoint holds the whole model: ONNX, a Hugging Face directory, what is trusted.
         args: Keyword arguments of the factory.
         directory: Where relative paths begin, and importable for the factory; an audit file's own folder by default.
         strip_prefix: Prefix of the checkpoint's keys; left out: known wrappers' prefixes are found and named.
+        trust: Load formats that run code when they are loaded: pickles with more than weights, TorchScript, ``.pt2``. What would
+            run is named on the log (``mmaudit``) before, and in the notes. Without it they are refused.
+        weights: The ``model``'s, or their exponential moving average (``ema``); an audit file's own choice counts too.
 
     Returns:
         The model in eval mode, the files behind it with their SHA-256, the format in words, and sentences for the record.
@@ -125,11 +100,13 @@ def load_checkpoint(
             )
         return LoadedCheckpoint(checkpoint, (), "in memory", ())
     if isinstance(checkpoint, (str, Path)) and Path(checkpoint).suffix in (".yaml", ".yml"):
-        return _load_audit_file(Path(checkpoint), factory, directory, strip_prefix)
-    if factory is None:
-        raise SpecError(
-            "Weights need a model to go into; name a factory ('package.module:callable'), or give an audit file (.yaml)."
+        return _load_audit_file(
+            Path(checkpoint), factory, directory, strip_prefix, trust=trust, weights=weights
         )
+    if weights not in ("model", "ema"):
+        raise SpecError(f"weights is {weights!r}; expected 'model' or 'ema'.")
+    if factory is None:
+        return _load_whole(checkpoint, args, directory, trust=trust, weights=weights)
     model, code = _build(factory, args, directory)
     if checkpoint is None:
         if isinstance(model, nn.Module):
@@ -142,20 +119,44 @@ def load_checkpoint(
         if isinstance(checkpoint, Mapping)
         else {"": checkpoint}
     )
-    files, formats, notes = _fill(model, parts, directory, strip_prefix)
+    reader = _Reader(trust, weights, directory, _home(factory, directory))
+    files, formats, notes = _fill(model, parts, strip_prefix, reader)
     model.eval()
     return LoadedCheckpoint(model, (*files, *code), formats, notes)
 
 
+def _load_whole(
+    checkpoint: Any, args: Any, directory: Path | None, *, trust: bool, weights: Wanted
+) -> LoadedCheckpoint:
+    """A checkpoint without a factory."""
+    if checkpoint is None or isinstance(checkpoint, Mapping):
+        what = "Files of sub-modules need" if checkpoint else "Without a checkpoint there must be"
+        raise SpecError(f"{what} a factory that builds the model ('package.module:callable').")
+    if args:
+        raise SpecError("Arguments are those of a factory, and there is none; leave args out.")
+    path = (directory or Path()) / Path(checkpoint).expanduser()
+    opened = open_whole(path, trust=trust, weights=weights, directory=directory)
+    own = type(opened.model)
+    ours = own.__module__.partition(".")[0] in ("mmaudit", "torch", "transformers")
+    files = opened.files if ours else (*opened.files, *_code(own))
+    return LoadedCheckpoint(opened.model, files, opened.format, opened.notes)
+
+
 def _load_audit_file(
-    path: Path, factory: Any, directory: Path | None, strip_prefix: str | None
+    path: Path,
+    factory: Any,
+    directory: Path | None,
+    strip_prefix: str | None,
+    *,
+    trust: bool,
+    weights: Wanted,
 ) -> LoadedCheckpoint:
     if factory is not None:
         raise SpecError(
             f"{shown(path)} is an audit file and names its own model; leave the factory out."
         )
     # Hashed first: the record must name the bytes that were read, or older ones.
-    record = _record(path, "audit file") if path.is_file() else None
+    record = file_record(path, "audit file") if path.is_file() else None
     spec = read_spec(path, AuditSpec)
     if not isinstance(
         spec, AuditSpec
@@ -163,10 +164,12 @@ def _load_audit_file(
         raise SpecError(f"{shown(path)} is no audit file.")
     loaded = load_checkpoint(
         spec.checkpoint,
-        spec.model.factory,
-        args=spec.model.args,
+        None if spec.model is None else spec.model.factory,
+        args=None if spec.model is None else spec.model.args,
         directory=directory or path.parent,
         strip_prefix=spec.strip_prefix if strip_prefix is None else strip_prefix,
+        trust=trust,
+        weights=spec.weights if weights == "model" else weights,
     )
     return loaded._replace(files=(*((record,) if record else ()), *loaded.files))
 
@@ -204,11 +207,43 @@ def _no_module(model: Any, name: str) -> ModelError:
     )
 
 
+class _Reader(NamedTuple):
+    """How files of weights are read."""
+
+    trust: bool
+    weights: Wanted
+    directory: Path | None
+    home: Any
+
+    def read(self, place: str | Path, role: str) -> tuple[Path, WeightsFile, list[Stamp]]:
+        path = (self.directory or Path()) / Path(place).expanduser()
+        found, stamps = read_stamped(
+            path,
+            role,
+            trust=self.trust,
+            weights=self.weights,
+            directory=self.directory,
+            home=self.home,
+        )
+        return path, found, stamps
+
+
+def _home(factory: str | Callable[..., Any], directory: Path | None) -> Any:
+    """The names of the factory's module: where a script has become a module, its classes are there now."""
+    function = import_callable(factory, directory) if isinstance(factory, str) else factory
+    names = getattr(inspect.unwrap(function), "__globals__", None)
+    return (
+        SimpleNamespace(**names)
+        if names is not None
+        else sys.modules.get(getattr(function, "__module__", ""))
+    )
+
+
 def _fill(
     model: nn.Module,
     parts: Mapping[str, str | Path],
-    directory: Path | None,
     strip_prefix: str | None,
+    reader: _Reader,
 ) -> tuple[tuple[FileRecord, ...], str, tuple[str, ...]]:
     """Load each file into its sub-module; every file is read and checked before anything is copied."""
     _check_parts(model, parts)
@@ -216,10 +251,10 @@ def _fill(
     files: list[FileRecord] = []
     formats: dict[str, None] = {}
     notes: list[str] = []
-    stamps: list[_Stamp] = []
+    stamps: list[Stamp] = []
     for name, place in parts.items():
-        path = (directory or Path()) / Path(place).expanduser()
-        weights, seen = _read(path, f"checkpoint of {name}" if name else "checkpoint")
+        role = f"checkpoint of {name}" if name else "checkpoint"
+        path, weights, seen = reader.read(place, role)
         where = f"{path} for {name}" if name else str(path)
         plan = plan_load(
             model.get_submodule(name), weights.tensors, strip_prefix=strip_prefix, where=where
@@ -230,10 +265,10 @@ def _fill(
         notes += [*weights.notes, *plan.notes]
         stamps += seen
     # Mapped values are read from the file only when they are copied, so that it must be unchanged before and after.
-    _check_unchanged(stamps)
+    check_unchanged(stamps)
     for plan in plans:
         plan.carry_out()
-    _check_unchanged(stamps)
+    check_unchanged(stamps)
     uncovered = _uncovered(model, parts)
     if uncovered:
         notes.append(
@@ -277,81 +312,12 @@ def _uncovered(model: nn.Module, parts: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _read(path: Path, role: str) -> tuple[WeightsFile, list[_Stamp]]:
-    """Read and check one checkpoint; every file is hashed before it is read."""
-    file = find_weights(path)
-    kind = recognise(file)
-    if FORMATS[kind].advice:
-        raise refusal(file, kind)
-    try:
-        return _read_known(file, kind, role)
-    except CheckpointError:
-        raise
-    except (
-        Exception
-    ) as error:  # whatever a damaged file makes of its reader, it is one sentence here
-        raise CheckpointError(
-            f"{shown(file)} cannot be read ({type(error).__name__}); copy or download it again."
-        ) from error
-
-
-def _read_known(file: Path, kind: str, role: str) -> tuple[WeightsFile, list[_Stamp]]:
-    stamps = [_stamp(file)]
-    records = [_record(file, role)]
-    notes: tuple[str, ...] = ()
-    words = "safetensors"
-    if kind == "safetensors":
-        tensors = read_safetensors(file)
-        notes = check_tensors(file, tensors)
-    elif kind == "safetensors index":
-        places, names = read_index(file)
-        for name in names:
-            recognise(file.parent / name)  # says so where a shard is missing
-            stamps.append(_stamp(file.parent / name))
-            records.append(_record(file.parent / name, role))
-        tensors = read_shards(file, places)
-        notes = check_tensors(file, tensors)
-        words = f"safetensors in {len(names)} shards"
-    else:
-        loaded, sizes = read_torch_zip(file)
-        found = find_state_dict(file, loaded)
-        del loaded  # the optimizer's state and the like
-        tensors, notes = found.tensors, found.notes
-        words = ", ".join(
-            ["torch zip, weights only", found.writer]
-            if found.writer
-            else ["torch zip, weights only"]
-        )
-        notes += check_tensors(file, tensors)
-        check_storages(file, tensors, sizes)
-    return WeightsFile(tensors, words, tuple(records), notes), stamps
-
-
-def _record(path: Path, role: str) -> FileRecord:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileRecord(path=str(path), sha256=digest, bytes=file.tell(), role=role)
-
-
-def _stamp(path: Path) -> _Stamp:
-    status = path.stat()
-    return _Stamp(path, status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-def _check_unchanged(stamps: list[_Stamp]) -> None:
-    for stamp in stamps:
-        if not stamp.path.exists() or _stamp(stamp.path) != stamp:
-            raise CheckpointError(
-                f"{shown(stamp.path)} changed while it was read; wait until it is written and load it again."
-            )
-
-
 def _code(function: Callable[..., Any]) -> tuple[FileRecord, ...]:
     try:
         source = inspect.getsourcefile(inspect.unwrap(function))
     except TypeError:  # a built-in
         return ()
-    return (_record(Path(source), "code"),) if source and Path(source).is_file() else ()
+    return (file_record(Path(source), "code"),) if source and Path(source).is_file() else ()
 
 
 def _name(factory: str | Callable[..., Any]) -> str:

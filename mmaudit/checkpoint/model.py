@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import keyword
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from torch import nn
 from mmaudit.exceptions import ModelError
 
 __all__ = [
+    "OpaqueModel",
     "intercepted",
     "left_as_it_came",
     "model_device",
@@ -23,6 +27,7 @@ __all__ = [
     "seeded",
     "unwrapped",
     "version_of",
+    "with_parameters",
 ]
 
 _MOST_COPIED = 2**31
@@ -30,9 +35,49 @@ _MOST_COPIED = 2**31
 Handler = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
+class OpaqueModel(nn.Module):
+    """A model whose inside cannot be seen: only its inputs are masked, every coalition is a pass of its own.
+
+    Args:
+        kind: What it is, for messages: ``a TorchScript program``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+
+def with_parameters(module: nn.Module, run: Callable[..., Any], names: Mapping[str, bool]) -> None:
+    """Give a module a ``forward`` whose signature can be read.
+
+    Args:
+        module: Gets it, as an attribute of its own.
+        run: ``run(module, *args, **kwargs)``.
+        names: Parameter -> whether it has to be given; names that are no identifiers leave the signature open.
+    """
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return run(self, *args, **kwargs)
+
+    if names and all(name.isidentifier() and not keyword.iskeyword(name) for name in names):
+        order = sorted(names, key=lambda name: not names[name])
+        own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=inspect.Parameter.empty if names[name] else None,
+            )
+            for name in order
+        ]
+        if order == list(names) and "self" not in names:
+            forward.__signature__ = inspect.Signature([own, *parameters])  # type: ignore[attr-defined]
+    module.__dict__["forward"] = MethodType(forward, module)
+
+
 def unwrapped(model: Any) -> Any:
     """The module inside ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel`` wrappers."""
-    while isinstance(model, nn.Module):
+    while isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule):
         inner = model.__dict__.get("_modules", {}).get("_orig_mod")
         if inner is None and isinstance(
             model, (nn.DataParallel, nn.parallel.DistributedDataParallel)

@@ -2,14 +2,15 @@
 
 People save a bare state dict, a dictionary with the state dict under some name, or a trainer's whole state. Where several
 entries hold weights, the first of ``WEIGHT_KEYS`` is taken; where none has such a name, a single one is taken and several
-are joined as sub-modules. The record says so in every case.
+are joined as sub-modules. Averaged weights are looked for where they are asked for (:mod:`mmaudit.checkpoint.averages`).
+The record says so in every case.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,7 +19,20 @@ from mmaudit.checkpoint.safetensors_file import MOST_TENSORS
 from mmaudit.checkpoint.wording import listed, shown
 from mmaudit.exceptions import CheckpointError
 
-__all__ = ["WEIGHT_KEYS", "StateDict", "check_tensors", "find_state_dict"]
+__all__ = [
+    "LIGHTNING_LAST",
+    "WEIGHT_KEYS",
+    "StateDict",
+    "Wanted",
+    "averaged_tensors",
+    "check_tensors",
+    "find_state_dict",
+    "holds_weights",
+    "plain",
+]
+
+Wanted: TypeAlias = Literal["model", "ema"]
+"""Which weights of a checkpoint: the model's, or their exponential moving average."""
 
 WEIGHT_KEYS = (
     "state_dict",
@@ -39,6 +53,9 @@ WEIGHT_KEYS = (
 )
 """Where the weights are looked for, in this order: plain weights before averaged ones."""
 
+LIGHTNING_LAST = "current_model_state"
+"""Where Lightning's averaging callbacks keep the model's own weights; ``state_dict`` then holds the average."""
+
 _DEEPEST = 3
 
 
@@ -50,19 +67,24 @@ class StateDict(NamedTuple):
     notes: tuple[str, ...]
 
 
-def find_state_dict(path: Path, loaded: Any) -> StateDict:
+def find_state_dict(path: Path, loaded: Any, *, weights: Wanted = "model") -> StateDict:
     """Find the state dict in what a file holds.
 
     Args:
         path: The file, for messages.
         loaded: What ``torch.load`` returned.
+        weights: The ``model``'s, or their exponential moving average (``ema``).
 
     Returns:
         Its tensors by name, detached, as plain tensors.
 
     Raises:
-        CheckpointError: If there are no weights, or what holds them also holds other values.
+        CheckpointError: If there are no such weights, or what holds them also holds other values.
     """
+    if weights == "ema":
+        from mmaudit.checkpoint.averages import find_average
+
+        return find_average(path, loaded)
     writer = "Lightning" if _is_mapping(loaded) and "pytorch-lightning_version" in loaded else ""
     trail = ""
     left: list[str] = []
@@ -73,13 +95,13 @@ def find_state_dict(path: Path, loaded: Any) -> StateDict:
             raise CheckpointError(
                 f"{shown(path)} holds {kind} and not a mapping of names to tensors; save model.state_dict()."
             )
-        loaded = _plain(loaded)
+        loaded = plain(loaded)
         inner = {
-            key: _plain(part)
+            key: plain(part)
             for key, part in loaded.items()
-            if isinstance(key, str) and _holds_weights(part)
+            if isinstance(key, str) and holds_weights(part)
         }
-        known = [key for key in WEIGHT_KEYS if key in inner]
+        known = [key for key in (LIGHTNING_LAST, *WEIGHT_KEYS) if key in inner]
         if not known and any(isinstance(v, Tensor) and v.ndim > 0 for v in loaded.values()):
             break
         if known or len(inner) == 1:
@@ -90,7 +112,9 @@ def find_state_dict(path: Path, loaded: Any) -> StateDict:
         else:
             if inner:
                 loaded = {
-                    f"{name}.{key}": value for name in inner for key, value in inner[name].items()
+                    f"{name}.{key}": value
+                    for name in inner
+                    for key, value in _unwrapped(inner[name]).items()
                 }
                 joined = list(inner)
             break
@@ -100,6 +124,18 @@ def find_state_dict(path: Path, loaded: Any) -> StateDict:
     if joined:
         notes.append(f"Joined the weights under {_quoted(joined)} of {name} as sub-modules.")
     return StateDict(_plain_tensors(path, loaded, trail), writer, tuple(notes))
+
+
+def averaged_tensors(
+    path: Path, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The averaged weights among tensors that are all in one mapping, such as a safetensors file, and sentences on it.
+
+    Raises:
+        CheckpointError: If there are none.
+    """
+    found = find_state_dict(path, dict(tensors), weights="ema")
+    return found.tensors, found.notes
 
 
 def check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -142,23 +178,33 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _plain(mapping: dict[Any, Any]) -> dict[Any, Any]:
+def plain(mapping: dict[Any, Any]) -> dict[Any, Any]:
     """A plain copy; a file can set attributes on an OrderedDict that hide its own methods."""
     return dict(dict.items(mapping))
 
 
-def _holds_weights(value: Any, depth: int = 1) -> bool:
+def holds_weights(value: Any, depth: int = 1) -> bool:
     """Whether a value is a mapping of names to tensors, or holds one under a known name."""
     if not _is_mapping(value) or not value:
         return False
-    value = _plain(value)
+    value = plain(value)
     if all(isinstance(key, str) for key in value) and any(
         isinstance(item, Tensor) for item in value.values()
     ):
         return True
-    return depth < _DEEPEST and any(
-        _holds_weights(value.get(key), depth + 1) for key in WEIGHT_KEYS
-    )
+    return depth < _DEEPEST and any(holds_weights(value.get(key), depth + 1) for key in WEIGHT_KEYS)
+
+
+def _unwrapped(mapping: dict[Any, Any]) -> dict[Any, Any]:
+    """What is inside a part that keeps its weights under a known name of their own."""
+    for _ in range(_DEEPEST):
+        if any(isinstance(value, Tensor) for value in mapping.values()):
+            break
+        key = next((key for key in WEIGHT_KEYS if holds_weights(mapping.get(key))), None)
+        if key is None:
+            break
+        mapping = plain(mapping[key])
+    return mapping
 
 
 def _plain_tensors(path: Path, found: Mapping[Any, Any], trail: str) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmaudit.checkpoint.importing import import_callable
 from mmaudit.checkpoint.model import (
+    OpaqueModel,
     intercepted,
     left_as_it_came,
     model_device,
@@ -136,11 +137,12 @@ def mask_functions(
 
 def find_structure(model: Any, caller: Caller, batch: MaskedBatch) -> Structure:
     """As :func:`inspect_structure`, on a prepared batch and a model that is in eval mode already."""
-    if not isinstance(model, nn.Module):
+    if not isinstance(model, nn.Module) or isinstance(model, OpaqueModel):
+        what = model.kind if isinstance(model, OpaqueModel) else "a plain callable"
         return Structure(
-            StructureRecord(unknown=("The model is a plain callable: its parts cannot be seen.",)),
-            fallback="the model is a plain callable",
-            rows_matter="the model is a plain callable" if batch.spec.batching == "keep" else None,
+            StructureRecord(unknown=(f"The model is {what}: its parts cannot be seen.",)),
+            fallback=f"the model is {what}",
+            rows_matter=f"the model is {what}" if batch.spec.batching == "keep" else None,
         )
     return _Finder(model, caller, batch).find()
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from mmaudit.checkpoint.loader import load_checkpoint
-from mmaudit.checkpoint.model import model_device, unwrapped
+from mmaudit.checkpoint.model import OpaqueModel, model_device, unwrapped
+from mmaudit.checkpoint.onnx_model import OnnxModel
+from mmaudit.checkpoint.programs import ScriptedModel
 from mmaudit.exceptions import SpecError
 from mmaudit.masking.spec import AuditSpec, MaskingSpec, read_spec
 from mmaudit.report.schema import FileRecord, Note
@@ -57,14 +60,15 @@ class Subject:
         return model_device(self.model)
 
 
-def open_subject(model: Any, data: Any = None, spec: Any = None) -> Subject:
+def open_subject(model: Any, data: Any = None, spec: Any = None, *, trust: bool = False) -> Subject:
     """Bring a model, its data and a spec together.
 
     Args:
-        model: An audit file (``.yaml``); a checkpoint, if ``spec`` is an :class:`AuditSpec` or a mapping with a factory under
-            ``model``; a module; any callable.
+        model: An audit file (``.yaml``); a checkpoint that holds its model (ONNX, a Hugging Face directory), or any checkpoint if
+            ``spec`` is an :class:`AuditSpec` or a mapping with a factory under ``model``; a module; any callable.
         data: The audited data; left out, the test split of the audit file.
         spec: A :class:`MaskingSpec`, an :class:`AuditSpec`, a mapping, or a YAML file; left out where ``model`` is an audit file.
+        trust: Load checkpoints that run code when they are loaded; never what an audit file can say itself.
 
     Raises:
         SpecError: If something is missing.
@@ -87,18 +91,18 @@ def open_subject(model: Any, data: Any = None, spec: Any = None) -> Subject:
     elif isinstance(spec, (str, Path)):
         directory = Path(spec).resolve().parent
     if not isinstance(spec, MaskingSpec):
-        whole = not isinstance(spec, Mapping) or "model" in spec
+        whole = not isinstance(spec, Mapping) or bool({"model", "checkpoint", "data"} & set(spec))
         spec = read_spec(
             spec,
             AuditSpec
             if whole and (model is None or isinstance(model, (str, Path)))
             else MaskingSpec,
         )
-    if isinstance(spec, AuditSpec) and (model is None or isinstance(model, (str, Path))):
-        subject = _from_files(model, spec, directory)
-    elif model is None or isinstance(model, (str, Path)):
+    if isinstance(model, (str, Path)) or (model is None and isinstance(spec, AuditSpec)):
+        subject = _from_files(model, spec, directory, trust=trust)
+    elif model is None:
         raise SpecError(
-            "a checkpoint needs a spec with a factory under 'model', which builds the module the weights go into."
+            "there is no model: give one, or name a checkpoint and, under 'model', the factory that builds its module."
         )
     else:
         if isinstance(model, type):
@@ -110,9 +114,11 @@ def open_subject(model: Any, data: Any = None, spec: Any = None) -> Subject:
                 f"a {type(model).__name__} is no model; give a module, a callable or an audit file."
             )
         inner = unwrapped(model)
-        subject = Subject(
-            inner, spec, data, directory=directory, name=type(inner).__qualname__, borrowed=True
-        )
+        name = type(inner).__qualname__
+        if isinstance(inner, torch.jit.ScriptModule):
+            inner = ScriptedModel(inner)
+            name = inner.original_name
+        subject = Subject(inner, spec, data, directory=directory, name=name, borrowed=True)
         if isinstance(spec, AuditSpec):
             subject.data, subject.train = spec.data.test, spec.data.train
     if data is not None:
@@ -144,22 +150,49 @@ def _moved(spec: AuditSpec, home: Path) -> AuditSpec:
     return spec if checkpoint is None else spec.model_copy(update={"checkpoint": home / checkpoint})
 
 
-def _from_files(checkpoint: Path | str | None, spec: AuditSpec, directory: Path | None) -> Subject:
+def _from_files(
+    checkpoint: Path | str | None, spec: MaskingSpec, directory: Path | None, *, trust: bool
+) -> Subject:
+    audited = spec if isinstance(spec, AuditSpec) else None
+    factory = audited.model if audited is not None else None
+    named = audited.checkpoint if checkpoint is None and audited is not None else checkpoint
     loaded = load_checkpoint(
-        checkpoint if checkpoint is not None else spec.checkpoint,
-        spec.model.factory,
-        args=spec.model.args,
+        named,
+        None if factory is None else factory.factory,
+        args=None if factory is None else factory.args,
         directory=directory,
-        strip_prefix=spec.strip_prefix,
+        strip_prefix=None if audited is None else audited.strip_prefix,
+        trust=trust,
+        weights="model" if audited is None else audited.weights,
     )
-    notes = [Note(kind="information", topic="loading", text=text) for text in loaded.notes]
+    model = unwrapped(loaded.model)
+    if isinstance(model, OnnxModel) and spec.outputs.path in model.outputs:
+        model.names_outputs = True  # of a graph with one output too, where the spec names it
+    trusted = loaded.format.endswith("trusted")
+    notes = [
+        Note(
+            kind="warning" if trusted and not number else "information", topic="loading", text=text
+        )
+        for number, text in enumerate(loaded.notes)
+    ]
+    if factory is None:
+        opened = f"The checkpoint holds the whole model: {loaded.format}."
+        notes.append(Note(kind="information", topic="loading", text=opened))
     return Subject(
-        unwrapped(loaded.model),
+        model,
         spec,
-        spec.data.test,
-        spec.data.train,
+        None if audited is None else audited.data.test,
+        None if audited is None else audited.data.train,
         directory=directory,
-        name=spec.model.factory,
+        name=factory.factory if factory is not None else _name(model, named),
         files=loaded.files,
         notes=notes,
     )
+
+
+def _name(model: Any, checkpoint: Any) -> str:
+    """What to call a model that no factory built."""
+    place = Path(str(checkpoint)).name
+    if isinstance(model, ScriptedModel):
+        return f"{model.original_name} of {place}"
+    return place if isinstance(model, OpaqueModel) else f"{type(model).__qualname__} of {place}"

@@ -9,10 +9,8 @@ refusal is never tried again in another way.
 
 from __future__ import annotations
 
-import pickletools
 import warnings
 import zipfile
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,16 +19,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmaudit.checkpoint.formats import TRUST
+from mmaudit.checkpoint.pickled_names import names_in_pickle
 from mmaudit.checkpoint.safetensors_file import MOST_TENSORS
 from mmaudit.checkpoint.wording import listed, shown
 from mmaudit.exceptions import CheckpointError
 
-__all__ = ["check_storages", "read_torch_zip"]
+__all__ = ["check_program", "check_storages", "foreign_names", "read_torch_zip"]
 
 _LARGEST_PICKLE = 50_000_000
 _END_OF_ARCHIVE = 22
-_NEWER_OPCODES = frozenset({"STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX"})
-"""Ways to name or build an object that torch.save's own protocol does not use; the names are not in the opcode."""
+_LARGEST_CODE = 200_000_000
+"""Bytes of compressed records in a program, unpacked; its code is text."""
 
 _CONTAINERS = frozenset(
     {
@@ -74,11 +74,16 @@ def read_torch_zip(path: Path) -> tuple[Any, list[int]]:
         CheckpointError: If the archive is damaged, compressed or ambiguous, or the pickle needs more than weights.
     """
     sizes, pickled = _check_archive(path)
-    needed = _foreign_globals(path, pickled)
+    needed, newer = _foreign_names(path, pickled)
     if needed:
         raise CheckpointError(
             f"{shown(path)} holds pickled objects besides weights ({listed(needed, 3)}), which would run code when loaded;"
-            " where you trust it, load it yourself and save only model.state_dict()."
+            f" {TRUST}."
+        )
+    if newer:
+        raise CheckpointError(
+            f"{shown(path)} was saved with a newer pickle protocol, which cannot be read as data only;"
+            " save model.state_dict() with the default protocol of torch.save."
         )
     try:
         with warnings.catch_warnings():
@@ -95,6 +100,46 @@ def read_torch_zip(path: Path) -> tuple[Any, list[int]]:
             " save model.state_dict() again."
         ) from error
     return loaded, sizes
+
+
+def foreign_names(path: Path) -> tuple[str, ...]:
+    """Check the archive, and name what its pickle would import and weights never need; empty for a file of weights.
+
+    Raises:
+        CheckpointError: If the archive is damaged, compressed or ambiguous.
+    """
+    _, pickled = _check_archive(path)
+    needed, newer = _foreign_names(path, pickled)
+    return needed or (("a newer pickle protocol",) if newer else ())
+
+
+def check_program(path: Path) -> None:
+    """Check the archive of a TorchScript or exported program: whole, unambiguous, every checksum right.
+
+    Raises:
+        CheckpointError: If it is not, or its compressed code is too large.
+    """
+    damaged = f"{shown(path)} is a damaged zip file"
+    again = "copy or download it again"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if len({entry.filename for entry in entries}) != len(entries):
+                raise CheckpointError(f"{damaged}: a record appears twice; {again}.")
+            unpacked = sum(e.file_size for e in entries if e.compress_type != zipfile.ZIP_STORED)
+            if len(entries) > MOST_TENSORS or unpacked > _LARGEST_CODE:
+                raise CheckpointError(
+                    f"{shown(path)} unpacks to {len(entries)} records and {unpacked} bytes of code; check the file."
+                )
+            wrong = archive.testzip()
+    except CheckpointError:
+        raise
+    except Exception as error:  # zipfile raises half a dozen types on damaged archives
+        raise CheckpointError(
+            f"{damaged} ({type(error).__name__} while reading it); {again}."
+        ) from error
+    if wrong is not None:
+        raise CheckpointError(f"{damaged}: the checksum of {shown(wrong, 60)} is wrong; {again}.")
 
 
 def check_storages(path: Path, tensors: Mapping[str, Tensor], sizes: list[int]) -> None:
@@ -190,31 +235,15 @@ def _check_archive(path: Path) -> tuple[list[int], bytes]:
         ) from error
 
 
-def _foreign_globals(path: Path, pickled: bytes) -> list[str]:
-    """Names that the pickle would import and that weights never need; the pickle is read as opcodes, never run."""
-    found: dict[str, None] = {}
-    newer = False
+def _foreign_names(path: Path, pickled: bytes) -> tuple[tuple[str, ...], bool]:
+    """Names that the pickle would import and that weights never need, and whether its protocol is newer than torch.save's."""
     try:
-        for opcode, argument, _ in pickletools.genops(pickled):
-            if opcode.name in ("GLOBAL", "INST"):
-                module, _, attribute = str(argument).partition(" ")
-                # As in every unpickler: the protocol of torch.save writes the names of Python 2.
-                module, attribute = NAME_MAPPING.get((module, attribute), (module, attribute))
-                name = f"{IMPORT_MAPPING.get(module, module)}.{attribute}"
-                if not _is_weight_global(name):
-                    found[name] = None
-            elif opcode.name in _NEWER_OPCODES:
-                newer = True
+        names, newer = names_in_pickle(pickled)
     except Exception as error:  # pickletools raises half a dozen types on what is no pickle
         raise CheckpointError(
             f"{shown(path)} has a damaged description of its tensors; copy or download it again."
         ) from error
-    if newer and not found:
-        raise CheckpointError(
-            f"{shown(path)} was saved with a newer pickle protocol, which cannot be read as data only;"
-            " save model.state_dict() with the default protocol of torch.save."
-        )
-    return list(found)
+    return tuple(name for name in names if not _is_weight_global(name)), newer
 
 
 def _is_weight_global(name: str) -> bool:

@@ -33,8 +33,7 @@ def demo(
 
     subject = find_demo()
     demo_folder(out, subject)
-    say("mmaudit demo · a shipped model with a planted fault:")
-    say(f"               {subject.planted}")
+    say(f"mmaudit demo · {subject.title}, shipped weights (planted fault: {subject.planted})")
     console = results_console()
     try:
         with show_progress() as progress, owners_code():
@@ -43,7 +42,7 @@ def demo(
 
             report = audit(subject.audit_file, out=out / DEMO_AUDIT, progress=progress)
         report.html(out / "report.html")
-        from mmaudit.export.terminal import print_report
+        from mmaudit.export.terminal import print_advice, print_report
 
         print_report(report, console)
         if not audit_only:
@@ -62,6 +61,9 @@ def demo(
             if result.control_comparison is not None:
                 console.print("\nPlain training with the same budget, and the remedy:")
                 print_comparison(result.control_comparison, console)
+            # The comparisons have scrolled them away.
+            console.print("\nWhat the audit found before:")
+            print_advice(report, console)
     except KeyboardInterrupt as stop:
         raise StoppedError(
             "interrupted: mmaudit demo starts again.", interrupt_status(stop)
@@ -72,5 +74,8 @@ def demo(
     folder = shlex.quote(str(out))
     typer.echo(f"\n Report: {out / 'report.html'}")
     typer.echo(f" Tables: mmaudit show {folder}/{DEMO_AUDIT} --measure contributions")
+    if report.record.findings:
+        name = shlex.quote(report.modalities[0])
+        typer.echo(f" Why:    mmaudit show {folder}/{DEMO_AUDIT} --why {name}")
     typer.echo(f" App:    mmaudit serve {folder}")
     typer.echo(" Yours:  mmaudit init CHECKPOINT --factory MODULE:FUNCTION --data MODULE:FUNCTION")

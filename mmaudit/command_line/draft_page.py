@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mmaudit.command_line.drafting import Draft
+from mmaudit.report.labels import primary_score
 from mmaudit.report.numbers import number
 
 __all__ = ["print_draft"]
@@ -33,6 +34,8 @@ def print_draft(draft: Draft, out: Path, console: Console) -> None:
     )
     where = f" at '{draft.outputs.path}'" if draft.outputs.path else ""
     guessed.append(f"outputs{where} ({shape}): {draft.outputs.kind}, {draft.outputs.reason}")
+    if draft.outputs.task != "multiclass":
+        guessed.append(f"task {draft.outputs.task}: {draft.outputs.task_reason}")
     guessed.append(
         f"target <- {guess.target.path}: {guess.target_reason}"
         if guess.target
@@ -50,8 +53,9 @@ def print_draft(draft: Draft, out: Path, console: Console) -> None:
         if encoders
     ]
     seen.append(f"fusion: {structure.fusion or 'not found'}")
-    if draft.accuracy is not None:
-        seen.append(f"accuracy on this batch {number(draft.accuracy)} ({guess.n} samples)")
+    if draft.score is not None:
+        name = primary_score(draft.outputs.task)
+        seen.append(f"{name} on this batch {number(draft.score)} ({guess.n} samples)")
     console.print(Text(f"wrote {out}", style="bold"), soft_wrap=True)
     for head, lines in (
         ("Found", found),

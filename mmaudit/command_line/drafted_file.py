@@ -16,6 +16,7 @@ from torch import Tensor
 from mmaudit.command_line.entries import Entry
 from mmaudit.command_line.guessing import Guess, GuessedModality
 from mmaudit.command_line.probing import FoundOutputs
+from mmaudit.report.labels import primary_score
 
 __all__ = ["Sources", "source_mapping", "write_audit_file"]
 
@@ -28,7 +29,7 @@ class Sources:
     """What the user named, and where the audit file is going to lie."""
 
     checkpoint: Path
-    factory: str
+    factory: str | None
     factory_args: Mapping[str, Any]
     data: str
     data_args: Mapping[str, Any]
@@ -65,14 +66,19 @@ def write_audit_file(
         YAML of about twenty lines.
     """
     arguments = {"args": dict(sources.factory_args)} if sources.factory_args else {}
-    title = f"{sources.checkpoint.name}, built by {sources.factory}"
+    title = sources.checkpoint.name
+    built = [("# model: {factory: ...}", "not needed: the checkpoint holds the model")]
+    if sources.factory is not None:
+        title = f"{title}, built by {sources.factory}"
+        model = _flow({"factory": sources.factory, **arguments})
+        built = [(f"model: {model}", "built by this function")]
     lines = [
         (f"title: {_flow(title)}", "what reports call it"),
         (
             f"checkpoint: {_flow(_relative(sources.checkpoint, sources.directory))}",
             "this file, its path seen from here",
         ),
-        (f"model: {_flow({'factory': sources.factory, **arguments})}", "built by this function"),
+        *built,
         ("data:", ""),
         (
             f"  test: {_flow(source_mapping(sources))}",
@@ -87,7 +93,7 @@ def write_audit_file(
         ),
         (f"call: {_flow(dict(call))}", "how forward is called"),
         *_output_lines(outputs),
-        *_label_lines(guessed),
+        *_label_lines(guessed, outputs),
     ]
     head = "# Drafted by mmaudit init from one batch. Check every line, then: mmaudit preview, mmaudit audit.\n"
     column = max(len(line) for line, _ in lines if len(line) <= _WIDEST)
@@ -96,13 +102,15 @@ def write_audit_file(
 
 def _output_lines(outputs: FoundOutputs) -> Iterator[tuple[str, str]]:
     where = {"path": outputs.path} if outputs.path is not None else {}
-    shape = f"(B, {outputs.shape[1]})" if len(outputs.shape) == 2 else "(B,)"
+    shape = f"({', '.join(['B', *map(str, outputs.shape[1:])])}{',' * (len(outputs.shape) == 1)})"
     yield f"outputs: {_flow({**where, 'kind': outputs.kind})}", f"{shape}; {outputs.reason}"
-    if outputs.kind == "one_logit":
+    if outputs.task != "multiclass":
+        yield f"task: {outputs.task}", outputs.task_reason
+    elif outputs.kind == "one_logit":
         yield "task: binary", "the logit is positive for class 1"
 
 
-def _label_lines(guessed: Guess) -> Iterator[tuple[str, str]]:
+def _label_lines(guessed: Guess, outputs: FoundOutputs) -> Iterator[tuple[str, str]]:
     if guessed.target is None:
         yield (
             "# target: label",
@@ -121,8 +129,9 @@ def _label_lines(guessed: Guess) -> Iterator[tuple[str, str]]:
         yield f"ids: {_flow(guessed.ids.path)}", "names the samples in tables"
     together = "what belongs together; intervals allow for it"
     yield f"group: {_flow(guessed.group.path)}" if guessed.group else "# group: patient", together
+    score = primary_score(outputs.task)
     yield (
-        "# expected: {accuracy: 0.9}",
+        f"# expected: {{{score}: 0.9}}",
         "what you know it to reach, else the audit stops",
     )
 

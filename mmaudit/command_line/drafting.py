@@ -22,8 +22,10 @@ from mmaudit.command_line.entries import entries
 from mmaudit.command_line.guessing import Guess, guess
 from mmaudit.command_line.probing import FoundOutputs, find_call, find_outputs, parameters_of
 from mmaudit.evidence.data import open_source
+from mmaudit.evidence.plain_score import PlainScore
 from mmaudit.evidence.scoring import value_function
 from mmaudit.exceptions import DataError
+from mmaudit.masking.batches import BatchParser
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.paths import map_leaves
 from mmaudit.masking.spec import AuditSpec, MaskingSpec, SourceSpec, read_spec
@@ -44,7 +46,7 @@ class Draft:
         guess: What was found in a batch.
         outputs: What the model returned.
         structure: What the model looks like under this draft.
-        accuracy: Share of right predictions on the batch; ``None`` without labels.
+        score: Accuracy on the batch, of a regression R2; ``None`` without labels.
         notes: What was seen while the weights were loaded.
     """
 
@@ -52,30 +54,32 @@ class Draft:
     guess: Guess
     outputs: FoundOutputs
     structure: StructureRecord
-    accuracy: float | None
+    score: float | None
     notes: tuple[str, ...]
 
 
 def draft_audit_file(
     checkpoint: Path,
-    factory: str,
+    factory: str | None,
     data: str,
     *,
     directory: Path,
     factory_args: Mapping[str, Any] | None = None,
     data_args: Mapping[str, Any] | None = None,
     ask: Ask | None = None,
+    trust: bool = False,
 ) -> Draft:
     """Draft an audit file.
 
     Args:
         checkpoint: File or folder with the weights.
-        factory: ``package.module:callable`` that builds the model.
+        factory: ``package.module:callable`` that builds the model; ``None`` where the checkpoint holds it.
         data: ``package.module:callable`` that gives the data, or an ``.npz`` or Parquet file.
         directory: Where the file is going to lie: imports and relative paths start there.
         factory_args: Keyword arguments of the factory.
         data_args: Keyword arguments of the data's function.
         ask: Confirms a guess; left out, guesses stand.
+        trust: Load a checkpoint that runs code when it is loaded.
 
     Raises:
         CheckpointError: If the weights cannot be loaded.
@@ -86,7 +90,9 @@ def draft_audit_file(
     # The loader takes relative paths from the audit file's folder; the user means the current one.
     checkpoint = checkpoint.absolute()
     sources = Sources(checkpoint, factory, factory_args or {}, data, data_args or {}, directory)
-    loaded = load_checkpoint(checkpoint, factory, args=sources.factory_args, directory=directory)
+    loaded = load_checkpoint(
+        checkpoint, factory, args=sources.factory_args, directory=directory, trust=trust
+    )
     model = unwrapped(loaded.model)
     batch = _first_batch(sources)
     parameters = parameters_of(model)
@@ -113,9 +119,9 @@ def draft_audit_file(
             outputs = replace(outputs, kind=kind or outputs.kind)
         text = write_audit_file(sources, guessed, call, outputs, batch)
         spec = read_spec(yaml.safe_load(text), AuditSpec)
-        accuracy = _accuracy(model, spec, batch, guessed)
+        score = _score(model, spec, batch, guessed)
         structure = inspect_structure(model, batch, spec).record
-    return Draft(text, guessed, outputs, structure, accuracy, loaded.notes)
+    return Draft(text, guessed, outputs, structure, score, loaded.notes)
 
 
 def _first_batch(sources: Sources) -> Any:
@@ -130,10 +136,14 @@ def _as_tensor(array: Any) -> Any:
     return torch.as_tensor(array) if array.dtype.kind in "biufc" else array.tolist()
 
 
-def _accuracy(model: Any, spec: MaskingSpec, batch: Any, guessed: Guess) -> float | None:
-    target = guessed.target
-    scores = value_function(spec).scores(Caller(model, spec)(batch))
-    if target is None or target.is_text:
+def _score(model: Any, spec: MaskingSpec, batch: Any, guessed: Guess) -> float | None:
+    value = value_function(spec)
+    scores = value.scores(Caller(model, spec)(batch))
+    if guessed.target is None or guessed.target.is_text:
         return None
-    labels = target.value.reshape(-1).cpu()
-    return float((scores.argmax(-1) == labels).double().mean())
+    # Ids and groups are no matter here, and may not be unique in data that is yet to be described.
+    plain = spec.model_copy(update={"ids": None, "group": None})
+    parsed = BatchParser(plain, lambda note: None).parse(batch, 0, 0)
+    found, rows = PlainScore(value), value.rows(parsed)
+    found.add(value.judged(scores.unsqueeze(0), rows), rows)
+    return found.value()

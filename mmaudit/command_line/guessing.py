@@ -170,25 +170,23 @@ def _find_target(
     score, _, entry = max(ranked, key=lambda item: item[:2])
     result.target = entry
     values = "names" if entry.is_text else _values(entry)
-    result.target_reason = (
-        f"{values}, called '{entry.name}'" if score >= 10 else f"{values}, one per sample"
-    )
+    each = "one per sample" if entry.is_vector else f"{entry.shape[1]} per sample"
+    called = f"called '{entry.name}'"
+    result.target_reason = f"{values}, {called if score >= 9 else each}"
 
 
 def _target_score(entry: Entry, parameters: Sequence[str]) -> int:
     name = entry.name.lower()
-    if not entry.is_vector:
-        return 0
     named = name in _LABELS or any(part in _LABELS for part in name.split("_"))
+    if not entry.is_vector:
+        several = not entry.is_text and entry.dim == 0 and len(entry.shape) == 2
+        return 9 * (named and several and name not in parameters)
     if entry.is_text:
         return 8 * named
     values = entry.value.reshape(-1)
-    if not entry.is_integer and not bool(
-        torch.isfinite(values).all() and (values == values.round()).all()
-    ):
-        return 0
-    if bool((values < 0).any()):
-        return 0
+    if not _is_whole(values) or bool((values < 0).any()):
+        # Numbers that are no classes are taken for a target only where they are called so.
+        return 9 * (named and name not in parameters and not entry.is_integer)
     if named:
         return 12 if name in _LABELS else 10
     if (
@@ -203,9 +201,20 @@ def _target_score(entry: Entry, parameters: Sequence[str]) -> int:
     return 0 if distinct > _FEW or (distinct == entry.n and entry.n > 20) else 5
 
 
+def _is_whole(values: torch.Tensor) -> bool:
+    if not values.is_floating_point():
+        return True
+    return bool(torch.isfinite(values).all() and (values == values.round()).all())
+
+
 def _values(entry: Entry) -> str:
     values = entry.value.reshape(-1)
-    return f"whole numbers {int(values.min())} to {int(values.max())}"
+    known = values[torch.isfinite(values)] if values.is_floating_point() else values
+    if not known.numel():
+        return "no known value"
+    if not _is_whole(known):
+        return f"numbers {float(known.min()):.4g} to {float(known.max()):.4g}"
+    return f"whole numbers {int(known.min())} to {int(known.max())}"
 
 
 def _find_ids(rest: Sequence[Entry], parameters: Sequence[str], result: Guess) -> None:
@@ -235,7 +244,7 @@ def _is_main(entry: Entry, parameters: Sequence[str], result: Guess) -> bool:
         result.left_out.setdefault(entry.path, "strings")
         return False
     if entry.name.lower() in _LABELS:
-        result.left_out[entry.path] = "called like labels, but not one whole number per sample"
+        result.left_out[entry.path] = "called like labels, but not what labels look like"
         return False
     if entry.is_vector and entry.name not in parameters:
         result.left_out[entry.path] = "one number per sample, and no argument of forward"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mmaudit.command_line.ending import StoppedError, interrupt_status, rank, say
-from mmaudit.command_line.options import known_device, yaml_mapping
+from mmaudit.command_line.options import TrustCheckpoint, known_device, yaml_mapping
 from mmaudit.command_line.running import owners_code, results_console
 
 __all__ = ["retrain", "unimodal"]
@@ -98,6 +98,7 @@ def retrain(
         typer.Option(help="cpu, cuda, ...  [default: a GPU if there is one]", show_default=False),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that load data.")] = 0,
+    trust_checkpoint: TrustCheckpoint = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the comparison as JSON, and nothing else.")
     ] = False,
@@ -119,7 +120,7 @@ def retrain(
 
             result = run(
                 audit_file, remedy, out=out, options=chosen, recipe=settings, start=start.value,
-                control=control, before=before, resume=resume, device=device, workers=workers, progress=progress,
+                control=control, before=before, resume=resume, device=device, workers=workers, trust=trust_checkpoint, progress=progress,
             )  # fmt: skip
     except KeyboardInterrupt as stop:
         words = f"--resume, and the same options, in {shlex.quote(str(out))}"
@@ -156,6 +157,10 @@ def unimodal(
         list[str] | None,
         typer.Option(help="Only this one; may be given several times.", show_default=False),
     ] = None,
+    without: Annotated[
+        bool,
+        typer.Option("--without", help="Also train the whole network without each modality."),
+    ] = False,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training data.", show_default="10")
     ] = None,
@@ -173,6 +178,7 @@ def unimodal(
         typer.Option(help="cpu, cuda, ...  [default: a GPU if there is one]", show_default=False),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that load data.")] = 0,
+    trust_checkpoint: TrustCheckpoint = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Train what each modality could say alone, with the same encoder: the reference of an audit."""
@@ -184,11 +190,11 @@ def unimodal(
     device = known_device(device)
     try:
         with show_progress(quiet=quiet or rank() > 0) as progress, owners_code():
-            from mmaudit.referencing import train_references
+            from mmaudit.referencing import path_from, train_references
 
             found = train_references(
-                audit_file, out=out, modalities=modality or None, recipe=settings, resume=resume,
-                device=device, workers=workers, progress=progress,
+                audit_file, out=out, modalities=modality or None, without=without, recipe=settings,
+                resume=resume, device=device, workers=workers, trust=trust_checkpoint, progress=progress,
             )  # fmt: skip
     except KeyboardInterrupt as stop:
         text = (
@@ -197,7 +203,15 @@ def unimodal(
         raise StoppedError(text, interrupt_status(stop)) from stop
     if rank() > 0:
         return
+    titles = {
+        name: f"without {result.modality}" if result.without else f"{name} alone"
+        for name, result in found.items()
+    }
+    width = max(map(len, titles.values()))
     for name, result in found.items():
-        typer.echo(f"{name:<12} alone reaches {with_interval(result.accuracy)}  {out / name}")
+        reached = with_interval(result.accuracy)
+        typer.echo(f"{titles[name]:<{width}} reaches {reached}  {out / name}")
         for note in result.notes:
             say(f" ! {note}")
+    place = path_from(audit_file, out)
+    typer.echo(f"\n To audit beside them, add to {audit_file.name}:\n references: {place}")

@@ -29,13 +29,14 @@ _INDENT = 12
 
 
 def inspect_audit_file(
-    audit_file: Path, *, device: str | None = None
+    audit_file: Path, *, device: str | None = None, trust: bool = False
 ) -> tuple[str, tuple[str, ...], StructureRecord]:
     """Find the structure of the model of an audit file on its first batch.
 
     Args:
         audit_file: The audit file.
         device: Where to run; left out, a GPU if there is one.
+        trust: Load a checkpoint that runs code when it is loaded.
 
     Returns:
         Title, modalities, structure.
@@ -43,7 +44,7 @@ def inspect_audit_file(
     Raises:
         MMAuditError: If model or data cannot be loaded or do not fit together.
     """
-    with open_audit_file(audit_file, device=device) as opened:
+    with open_audit_file(audit_file, device=device, trust=trust) as opened:
         batch = opened.first_batch()
         subject = opened.subject
         with described(batch):

@@ -37,17 +37,20 @@ class Opened:
 
 
 @contextmanager
-def open_audit_file(audit_file: Path, *, device: str | None = None) -> Iterator[Opened]:
+def open_audit_file(
+    audit_file: Path, *, device: str | None = None, trust: bool = False
+) -> Iterator[Opened]:
     """Load what an audit file names, ready to run the model without gradients.
 
     Args:
         audit_file: The audit file; its folder is importable meanwhile.
         device: Where to run; left out, a GPU if there is one.
+        trust: Load a checkpoint that runs code when it is loaded.
 
     Raises:
         MMAuditError: If something cannot be loaded.
     """
-    subject = open_subject(audit_file)
+    subject = open_subject(audit_file, trust=trust)
     source = open_source(subject.data, subject.spec, directory=subject.directory)
     place = Processes(device).device
     if isinstance(subject.model, nn.Module):

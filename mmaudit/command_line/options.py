@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-__all__ = ["known_device", "measure_keys", "yaml_mapping"]
+__all__ = ["TrustCheckpoint", "known_device", "measure_keys", "yaml_mapping"]
+
+
+TrustCheckpoint = Annotated[
+    bool,
+    typer.Option(
+        "--trust-checkpoint",
+        help="Load a checkpoint that runs code (a pickled module, TorchScript, .pt2).",
+    ),
+]
 
 
 def measure_keys(text: str | None) -> list[str] | None:

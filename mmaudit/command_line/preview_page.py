@@ -30,14 +30,14 @@ def print_preview(preview: Preview, console: Console) -> None:
     for sample in preview.samples:
         console.print()
         _print_sample(sample, console)
-    if preview.accuracies:
+    if preview.scores:
         console.print()
-        names = max(preview.accuracies, key=len)
+        names = max(preview.scores, key=len)
         scores = [
-            f"{_masked(masked, names)} {number(share)}"
-            for masked, share in preview.accuracies.items()
+            f"{_masked(masked, names)} {number(share)}" for masked, share in preview.scores.items()
         ]
-        head = f"Accuracy on {count(preview.seen)} samples: "
+        name = preview.score[:1].upper() + preview.score[1:]
+        head = f"{name} on {count(preview.seen)} samples: "
         _print_wrapped(head, scores, console)
 
 
@@ -83,7 +83,8 @@ def _print_predictions(
     head, width = "Model says", max(len(_masked(p.masked, names)) for p in predictions)
     for prediction in predictions:
         verdict = {True: "right", False: "wrong", None: ""}[prediction.right]
-        said = f"{shorten(prediction.label)} ({number(prediction.confidence)})"
+        sure = prediction.confidence
+        said = shorten(prediction.label) + ("" if sure is None else f" ({number(sure)})")
         line = f"  {head:<11} {_masked(prediction.masked, names):<{width}}   {said:<10} {verdict}"
         console.print(Text(line.rstrip()), soft_wrap=True)
         head = ""

@@ -16,10 +16,13 @@ from mmaudit.command_line.opening import Opened, open_audit_file
 from mmaudit.evidence.collecting import described
 from mmaudit.evidence.data import Batch
 from mmaudit.evidence.masks import gather_masks
+from mmaudit.evidence.plain_score import PlainScore
+from mmaudit.evidence.rows import Rows
 from mmaudit.evidence.scoring import value_function
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.masked_batch import MaskedBatch, batch_dimension, canonical_path
 from mmaudit.masking.paths import find_value
+from mmaudit.report.labels import primary_score
 
 __all__ = ["InputPreview", "Prediction", "Preview", "SamplePreview", "preview_audit_file"]
 
@@ -55,8 +58,8 @@ class Prediction:
 
     masked: tuple[str, ...]
     label: str
-    confidence: float
-    """In [0, 1]."""
+    confidence: float | None
+    """In [0, 1]; ``None`` where it says several things."""
     right: bool | None
     """``None`` where there is no label."""
 
@@ -79,29 +82,34 @@ class Preview:
         title: Of the subject.
         source: The data in words.
         samples: The first ones of the data.
-        seen: Samples behind ``accuracies``.
-        accuracies: Masked modalities -> share of right predictions in the batches that were read.
+        seen: Samples behind ``scores``.
+        score: Name of the score: ``accuracy``, of a regression ``R2``.
+        scores: Masked modalities -> score in the batches that were read.
     """
 
     title: str
     source: str
     samples: tuple[SamplePreview, ...]
     seen: int
-    accuracies: dict[tuple[str, ...], float]
+    score: str
+    scores: dict[tuple[str, ...], float]
 
 
-def preview_audit_file(audit_file: Path, *, samples: int = 3, device: str | None = None) -> Preview:
+def preview_audit_file(
+    audit_file: Path, *, samples: int = 3, device: str | None = None, trust: bool = False
+) -> Preview:
     """Show the first samples of an audit file's data to its model, whole and masked as the audit would mask them.
 
     Args:
         audit_file: The audit file.
         samples: How many, at least 1; fewer where the data has fewer.
         device: Where to run; left out, a GPU if there is one.
+        trust: Load a checkpoint that runs code when it is loaded.
 
     Raises:
         MMAuditError: If model or data cannot be loaded or do not fit together.
     """
-    with open_audit_file(audit_file, device=device) as opened:
+    with open_audit_file(audit_file, device=device, trust=trust) as opened:
         viewer = _Viewer(opened)
         shown: list[SamplePreview] = []
         for batch in opened.source.batches():
@@ -114,7 +122,8 @@ def preview_audit_file(audit_file: Path, *, samples: int = 3, device: str | None
             source=opened.source.description,
             samples=tuple(shown),
             seen=viewer.seen,
-            accuracies=viewer.accuracies(),
+            score=primary_score(viewer.spec.task),
+            scores=viewer.found(),
         )
 
 
@@ -132,11 +141,10 @@ class _Viewer:
         }
         self.coalitions: dict[tuple[str, ...], int] = {(): whole, **without, self.spec.names: 0}
         self.seen = 0
-        self.hits = dict.fromkeys(self.coalitions, 0)
-        self.labelled = 0
+        self.sums = {masked: PlainScore(self.value) for masked in self.coalitions}
 
     def view(self, batch: Batch, samples: int) -> list[SamplePreview]:
-        """The first samples of a batch; all of it counts for the accuracies."""
+        """The first samples of a batch; all of it counts for the scores."""
         prepared = MaskedBatch(
             batch.data,
             self.spec,
@@ -147,41 +155,44 @@ class _Viewer:
             templates=self.masks.templates,
         )
         scores = {
-            masked: torch.softmax(self.value.scores(self.caller(prepared.coalition(index))), -1)
+            masked: self.value.scores(self.caller(prepared.coalition(index)))
             for masked, index in self.coalitions.items()
         }
         self.seen += batch.n
-        if batch.targets is not None:
-            self.labelled += batch.n
-            for masked, rows in scores.items():
-                self.hits[masked] += int((rows.argmax(-1).numpy() == batch.targets).sum())
-        return [self._sample(batch, prepared, scores, row) for row in range(min(samples, batch.n))]
+        right: dict[tuple[str, ...], list[bool | None]] = {}
+        for masked, found in scores.items():
+            right[masked] = [None] * batch.n
+            if batch.targets is not None:
+                rows = self.value.rows(batch)
+                judged = self.value.judged(found.unsqueeze(0), rows)
+                self.sums[masked].add(judged, rows)
+                right[masked] = _all_right(judged, rows, batch.n)
+        return [
+            self._sample(batch, prepared, scores, right, row)
+            for row in range(min(samples, batch.n))
+        ]
 
-    def accuracies(self) -> dict[tuple[str, ...], float]:
-        return (
-            {masked: hits / self.labelled for masked, hits in self.hits.items()}
-            if self.labelled
-            else {}
-        )
+    def found(self) -> dict[tuple[str, ...], float]:
+        known = {masked: sums.value() for masked, sums in self.sums.items()}
+        return {masked: value for masked, value in known.items() if value is not None}
 
     def _sample(
         self,
         batch: Batch,
         prepared: MaskedBatch,
         scores: Mapping[tuple[str, ...], Tensor],
+        right: Mapping[tuple[str, ...], list[bool | None]],
         row: int,
     ) -> SamplePreview:
-        target = None if batch.targets is None else int(batch.targets[row])
+        names = self.spec.classes
+        target = None if batch.targets is None else self.value.told(batch.targets[row], names)
         predictions = []
-        for masked, rows in scores.items():
-            confidence, found = rows[row].max(-1)
-            right = None if target is None else int(found) == target
-            predictions.append(
-                Prediction(masked, self._class(int(found)), float(confidence), right)
-            )
+        for masked, found in scores.items():
+            label, confidence = self.value.said(found[row], names)
+            predictions.append(Prediction(masked, label, confidence, right[masked][row]))
         return SamplePreview(
             id=batch.ids[row],
-            label=None if target is None else self._class(target),
+            label=target,
             inputs=tuple(self._inputs(batch, prepared, row)),
             predictions=tuple(predictions),
         )
@@ -201,9 +212,14 @@ class _Viewer:
                     present=bool(batch.present[modality][row]),
                 )
 
-    def _class(self, index: int) -> str:
-        names = self.spec.classes
-        return names[index] if names and index < len(names) else str(index)
+
+def _all_right(judged: dict[str, np.ndarray], rows: Rows, n: int) -> list[bool | None]:
+    """Whether all of each sample is right; ``None`` where nothing is right or wrong."""
+    if "correct" not in judged:
+        return [None] * n
+    seen = np.bincount(rows.sample, minlength=n)
+    right = np.bincount(rows.sample, judged["correct"][:, 0], n)
+    return [bool(a == b) if b else None for a, b in zip(right, seen, strict=True)]
 
 
 def _values(prepared: MaskedBatch, path: str) -> tuple[Any, Any]:

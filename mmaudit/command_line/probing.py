@@ -1,4 +1,4 @@
-"""Running a model on one batch to see how its ``forward`` is called, and what it returns."""
+"""Running a model on one batch to see how its ``forward`` is called, what it returns, and what task that is."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ _SCORE_NAMES = (
 
 @dataclass(frozen=True)
 class FoundOutputs:
-    """Where the class scores are in what the model returns, and what they seem to be."""
+    """Where the outputs are in what the model returns, and what they seem to be."""
 
     path: str | None
     kind: str
     shape: tuple[int, ...]
     reason: str
+    task: str = "multiclass"
+    task_reason: str = ""
+    """Why the task is taken for another than ``multiclass``."""
 
 
 def parameters_of(model: Any) -> list[str]:
@@ -141,43 +144,98 @@ def _call_text(call: Mapping[str, Any]) -> str:
 
 
 def find_outputs(returned: Any, guessed: Guess) -> FoundOutputs:
-    """Find the class scores in what a model returned, and guess what they are from their values.
+    """Find the outputs in what a model returned, and guess what they are, and the task, from their shapes and values.
 
     Args:
         returned: A tensor, or tensors in any container.
-        guessed: What the batch seems to hold; its labels say how many classes there are at least.
+        guessed: What the batch seems to hold; its target says what the task can be, and how many classes there are at least.
 
     Raises:
-        ModelError: If nothing in it can be class scores.
+        ModelError: If nothing in it can be the outputs.
     """
     n, most = guessed.n, _largest_label(guessed)
     tensors = {None: returned} if isinstance(returned, Tensor) else dict(tensor_paths(returned))
     known = {
         path: t
         for path, t in tensors.items()
-        if t.is_floating_point() and t.dim() in (1, 2) and t.shape[0] == n
+        if t.is_floating_point() and t.dim() in (1, 2, 3) and t.shape[0] == n
     }
-    scores = {path: t for path, t in known.items() if t.dim() == 2 and t.shape[1] > max(most, 1)}
-    single = {path: t for path, t in known.items() if t.dim() == 1 or t.shape[1] == 1}
-    candidates = scores or (single if most <= 1 else {})
+    task, task_reason, candidates = _task(known, guessed, most)
     if not candidates:
         shapes = (
             ", ".join(f"{path or 'outputs'} {tuple(t.shape)}" for path, t in tensors.items())
             or type(returned).__name__
         )
         classes = f" and more than {most} classes" if most > 1 else ""
-        raise ModelError(
-            f"the model returned {shapes}; expected class scores (B, K) with B = {n}{classes}, or one logit per sample"
+        target = guessed.target
+        several = target is not None and not target.is_vector
+        expected = (
+            f"outputs for a target of shape {target.shape}: as many, or class scores for each"
+            if target is not None and several
+            else f"class scores (B, K) with B = {n}{classes}, or one logit per sample"
         )
+        raise ModelError(f"the model returned {shapes}; expected {expected}")
     names = [str(path).rsplit(".", 1)[-1].lower() for path in candidates]
     place = next((names.index(name) for name in _SCORE_NAMES if name in names), 0)
     path = list(candidates)[place]
-    kind, reason = _kind(candidates[path])
-    return FoundOutputs(path, kind, tuple(candidates[path].shape), reason)
+    kind, reason = _kind(candidates[path], task)
+    return FoundOutputs(path, kind, tuple(candidates[path].shape), reason, task, task_reason)
 
 
-def _kind(scores: Tensor) -> tuple[str, str]:
+def _task(
+    known: Mapping[str | None, Tensor], guessed: Guess, most: int
+) -> tuple[str, str, dict[str | None, Tensor]]:
+    """The task, why, and the tensors that can be its outputs."""
+    target = guessed.target
+    single = {path: t for path, t in known.items() if t.dim() == 1 or t.shape[1:] == (1,)}
+    scores = {path: t for path, t in known.items() if t.dim() == 2 and t.shape[1] > max(most, 1)}
+    if target is None or target.is_text:
+        return "multiclass", "", scores or (single if most <= 1 else {})
+    values = target.value
+    whole = not values.is_floating_point() or bool(
+        (values == values.round())[values.isfinite()].all()
+    )
+    if target.is_vector and whole and not bool((values < 0).any()):
+        if scores or most <= 1:
+            return "multiclass", "", scores or single
+        return (
+            "regression",
+            "one number per sample, and the target has more than two values",
+            single,
+        )
+    width = 1 if target.is_vector else target.shape[1]
+    same = {path: t for path, t in known.items() if t.dim() == 2 and t.shape[1] == width}
+    if not whole or target.is_vector:
+        return (
+            "regression",
+            "the target has numbers that are no classes",
+            same or (single if width == 1 else {}),
+        )
+    each = {path: t for path, t in known.items() if t.dim() == 3 and t.shape[1] == width}
+    if each:
+        return "segments", f"class scores for each of {width} segments of a sample", each
+    if bool(((values < 0) | (values == 0) | (values == 1) | values.isnan()).all()):
+        exclusive = bool((values == 1).sum(1).eq(1).all()) and target.n > 20
+        hint = (
+            "; exactly one is 1 everywhere: classes that exclude each other are one number"
+            if exclusive
+            else ""
+        )
+        return "multilabel", f"{width} outputs and {width} zeros or ones per sample{hint}", same
+    return "regression", f"{width} numbers per sample", same
+
+
+def _kind(scores: Tensor, task: str) -> tuple[str, str]:
     values = scores.detach().double()
+    if task == "regression":
+        return "values", "the numbers themselves"
+    if task == "multilabel":
+        inside = bool(values.min() >= 0 and values.max() <= 1)
+        return (
+            ("probabilities", "all in [0, 1]") if inside else ("logits", "one logit for each label")
+        )
+    if values.dim() == 3:
+        values = values.flatten(0, 1)
     if values.dim() == 1 or values.shape[1] == 1:
         inside = bool(values.min() >= 0 and values.max() <= 1)
         warning = "; all in [0, 1]: is it taken after a sigmoid?" if inside else ""
@@ -193,4 +251,8 @@ def _largest_label(guessed: Guess) -> int:
     target = guessed.target
     if target is None:
         return 1
-    return len(set(target.value)) - 1 if target.is_text else int(target.value.max())
+    if target.is_text:
+        return len(set(target.value)) - 1
+    values = target.value
+    known = values[values.isfinite()] if values.is_floating_point() else values
+    return int(known.max()) if known.numel() else 1

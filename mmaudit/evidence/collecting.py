@@ -6,7 +6,7 @@ one process would have seen, so that the numbers are the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,9 @@ import torch
 from mmaudit.evidence.coalitions import CoalitionEvaluator, MismatchError
 from mmaudit.evidence.data import Source
 from mmaudit.evidence.masks import Masks
+from mmaudit.evidence.plain_score import PlainScore
 from mmaudit.evidence.processes import Processes
+from mmaudit.evidence.rows import Rows
 from mmaudit.evidence.scoring import ValueFunction
 from mmaudit.evidence.table import ShardInfo, TableWriter
 from mmaudit.exceptions import DataError, MMAuditError, ModelError
@@ -27,7 +29,9 @@ from mmaudit.report.schema import Note
 from mmaudit.report.tables import coalition_schema
 from mmaudit.typing import FloatArray
 
-__all__ = ["Collector", "Progress", "plain_accuracy"]
+__all__ = ["Collector", "Progress", "described", "plain_score"]
+
+_SCORES_BYTES = 32 * 2**20
 
 
 class Progress(Protocol):
@@ -107,7 +111,10 @@ class Collector:
                 columns, info = self._columns(batch, outputs)
             if writer.schema is None:
                 writer.schema = coalition_schema(
-                    len(self.evaluator.spec.names), info.classes, logits=self.logits
+                    len(self.evaluator.spec.names),
+                    _width(columns, outputs),
+                    logits=self.logits,
+                    task=self.value.task,
                 )
             if writer.add(columns, info):
                 self._flush(writer)
@@ -136,63 +143,121 @@ class Collector:
     def _columns(
         self, batch: Batch, outputs: list[torch.Tensor]
     ) -> tuple[dict[str, object], ShardInfo]:
-        if batch.targets is None:
-            raise DataError("the audit needs labels: name their path under 'target'.")
-        scores = torch.stack([self.value.scores(output) for output in outputs])
-        if scores.shape[1] != batch.n:
-            raise ModelError(f"the model gives {scores.shape[1]} rows for {batch.n} targets.")
-        finite = torch.isfinite(scores).all(-1).all(0).numpy()
-        rows = np.flatnonzero(finite)
+        """The rows of a batch, some samples at a time: outputs of thousands of coalitions take room in double precision."""
+        rows = self.value.rows(batch)
+        given = len(outputs[0]) if outputs[0].dim() else 0
+        if given != batch.n:
+            raise ModelError(f"the model gives {given} rows for {batch.n} targets.")
+        widest = 8 * len(outputs) * max(1, outputs[0].numel() // batch.n)
+        step = max(1, _SCORES_BYTES // widest)
+        parts: list[dict[str, np.ndarray]] = []
+        kept: list[np.ndarray] = []
+        for first in range(0, batch.n, step):
+            inside = (rows.sample >= first) & (rows.sample < first + step)
+            part = replace(rows.where(inside), sample=rows.sample[inside] - first)
+            columns, finite = self._judged([out[first : first + step] for out in outputs], part)
+            parts.append(columns)
+            kept.append(np.flatnonzero(inside)[finite])
+        labelled = np.unique(rows.sample)
+        whole = rows.where(np.concatenate(kept))
+        missing = np.setdiff1d(labelled, whole.sample)
         modalities = self.evaluator.spec.names
         info = ShardInfo(
             rank=self.processes.rank,
             first_batch=batch.index,
             next_batch=batch.index + 1,
             samples=batch.n,
-            nonfinite=int(batch.n - len(rows)),
-            nonfinite_samples=[batch.ids[row] for row in np.flatnonzero(~finite)[:20]],
-            id_hash=sum(
-                stable_hash(i, int(t)) for i, t in zip(batch.ids, batch.targets, strict=True)
-            )
-            % 2**128,
-            classes=scores.shape[2],
+            rows=len(whole),
+            unlabelled=batch.n - len(labelled),
+            grouped=any(group is not None for group in whole.groups),
+            nonfinite=len(missing),
+            nonfinite_samples=[batch.ids[row] for row in missing[:20]],
+            id_hash=_fingerprint(batch, rows),
+            classes=self.value.classes or 0,
             present={name: int(batch.present[name].sum()) for name in modalities},
         )
-        kept = scores[:, torch.from_numpy(rows)]
-        columns: dict[str, object] = dict(
-            self.value.columns(kept, batch.targets[rows], self.responses)
+        found: dict[str, object] = {
+            name: np.concatenate([part[name] for part in parts]) for name in parts[0]
+        }
+        found["sample_id"] = whole.ids
+        found["position"] = batch.start + whole.sample
+        found["target"] = whole.target
+        found["group"] = list(whole.groups)
+        found["present"] = sum(
+            batch.present[name][whole.sample].astype(np.int64) << m
+            for m, name in enumerate(modalities)
         )
-        columns["sample_id"] = [batch.ids[row] for row in rows]
-        columns["position"] = batch.start + rows
-        columns["target"] = batch.targets[rows]
-        columns["group"] = (
-            [batch.groups[row] for row in rows] if batch.groups else [None] * len(rows)
-        )
-        columns["present"] = sum(
-            batch.present[name][rows].astype(np.int64) << m for m, name in enumerate(modalities)
-        )
+        return found, info
+
+    def _judged(
+        self, outputs: list[torch.Tensor], rows: Rows
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Columns of the rows of some samples, and which of them are kept: a sample with an output that is not finite is not."""
+        n = len(outputs[0])
+        scores = self.value.scores(torch.cat(outputs))
+        scores = scores.reshape(len(outputs), n, *scores.shape[1:])
+        own = rows.pick(scores)
+        wide = own.reshape(len(outputs), len(rows), own.shape[2:].numel())
+        finite = torch.isfinite(wide).all(-1).all(0).numpy()
+        lost = np.zeros(n, bool)
+        lost[rows.sample[~finite]] = True
+        usable = ~lost[rows.sample]
+        taken = rows.where(usable)
+        columns = self.value.columns(scores, taken, self.responses)
         if self.logits:
-            columns["logits"] = kept.permute(1, 0, 2).reshape(len(rows), -1).float().numpy()
-        return columns, info
+            stored = wide[:, torch.from_numpy(usable)].permute(1, 0, 2)
+            columns["logits"] = stored.flatten(1).float().numpy()
+        return columns, usable
 
 
-def plain_accuracy(collector: Collector) -> tuple[float, int]:
-    """Accuracy of the model with everything present, in one plain pass.
+def plain_score(collector: Collector) -> tuple[float, int]:
+    """Score of the model with everything present, in one plain pass: accuracy, or R2 of a regression.
 
     Returns:
-        Accuracy in [0, 1] and the number of samples.
+        The score (of several numbers the mean of their R2, as scikit-learn's ``r2_score`` takes it), and the number of samples
+        that have a target.
+
+    Raises:
+        DataError: If no sample has a target, or the numbers of a regression do not vary.
     """
-    hits = total = 0
+    value, samples = collector.value, 0
+    found = PlainScore(value)
     for batch in collector.source.batches():
-        if batch.targets is None:
-            raise DataError("the audit needs labels: name their path under 'target'.")
         with described(batch):
-            scores = collector.value.scores(collector.evaluator.plain(collector.prepare(batch)))
-        hits += int((scores.argmax(-1).numpy() == batch.targets).sum())
-        total += batch.n
+            scores = value.scores(collector.evaluator.plain(collector.prepare(batch)))
+            rows = value.rows(batch)
+            found.add(value.judged(scores.unsqueeze(0), rows), rows)
+        samples += len(np.unique(rows.sample))
         if collector.progress is not None:
-            collector.progress("Plain score", total, collector.source.samples)
-    return hits / total, total
+            collector.progress("Plain score", batch.start + batch.n, collector.source.samples)
+    score = found.value()
+    if not found.rows:
+        raise DataError("no sample has a target: there is nothing to audit.")
+    if score is None:
+        raise DataError(
+            "the target is the same in all samples: R2 compares errors with its spread."
+        )
+    return score, samples
+
+
+def _width(columns: dict[str, object], outputs: list[torch.Tensor]) -> int:
+    """Stored scores of a row in one coalition."""
+    stored = columns.get("logits")
+    return stored.shape[1] // len(outputs) if isinstance(stored, np.ndarray) else 0
+
+
+def _fingerprint(batch: Batch, rows: Rows) -> int:
+    """Sum of hashes of ids and what they are judged by; what has no label counts for nothing, however far it was padded."""
+    if rows.part is None:
+        pairs = zip(rows.ids, rows.truth.tolist(), strict=True)
+        return sum(stable_hash(name, truth) for name, truth in pairs) % 2**128
+    total = 0
+    edges = np.searchsorted(rows.sample, np.arange(batch.n + 1))
+    for row, name in enumerate(batch.ids):
+        part = slice(edges[row], edges[row + 1])
+        said = (rows.part[part].tobytes() + rows.truth[part].tobytes()).hex()
+        total += stable_hash(name, said)
+    return total % 2**128
 
 
 class described:  # noqa: N801 - used like a function

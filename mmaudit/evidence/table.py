@@ -26,6 +26,9 @@ from mmaudit.report.tables import shard_paths
 __all__ = ["ShardInfo", "TableWriter", "shard_infos"]
 
 _SAMPLES = 4096
+_BYTES = 64 * 2**20
+"""Rows wait in memory until there are so many of them; with 4,096 coalitions that is fewer than a thousand."""
+_TEXT_BYTES = 64
 _SECONDS = 20.0
 _KEY = b"mmaudit"
 
@@ -40,6 +43,12 @@ class ShardInfo:
     """First batch after the shard; where this process goes on."""
     samples: int = 0
     """Samples seen, those left out included."""
+    rows: int = 0
+    """Rows in the shard: fewer than samples where some are left out, more where a sample has several."""
+    unlabelled: int = 0
+    """Samples without any label."""
+    grouped: bool = False
+    """Whether rows have a group."""
     nonfinite: int = 0
     nonfinite_samples: list[str] = field(default_factory=list)
     """Ids of the first samples whose outputs were not finite."""
@@ -47,7 +56,7 @@ class ShardInfo:
     """Sum of the hashes of all ids and targets: what the data's fingerprint is made of."""
     present: dict[str, int] = field(default_factory=dict)
     classes: int = 0
-    """Number K of class scores that the model gives."""
+    """Number of class cells that the model gives: K classes, L labels or D numbers."""
     method: str = "full passes"
     reason: str | None = None
     """How coalitions were evaluated at the end of the shard, and why not packed."""
@@ -84,7 +93,7 @@ class TableWriter:
             self.next_batch = info.next_batch
         self._info = ShardInfo(rank, self.next_batch, self.next_batch)
         self._rows: list[dict[str, Any]] = []
-        self._count = 0
+        self._bytes = 0
         self._began = time.monotonic()
 
     @property
@@ -99,18 +108,28 @@ class TableWriter:
             Whether it is time to :meth:`flush`.
         """
         if columns and len(columns["position"]):
-            self._rows.append(columns)
-            self._count += len(columns["position"])
+            assert self.schema is not None
+            narrow = {
+                field.name: _narrowed(columns[field.name], field.type) for field in self.schema
+            }
+            self._rows.append(narrow)
+            self._bytes += sum(
+                getattr(values, "nbytes", _TEXT_BYTES * len(values)) for values in narrow.values()
+            )
         mine = self._info
         mine.next_batch = info.next_batch
         mine.samples += info.samples
+        mine.rows += info.rows
+        mine.unlabelled += info.unlabelled
+        mine.grouped |= info.grouped
         mine.nonfinite += info.nonfinite
         mine.classes = info.classes
         mine.nonfinite_samples = (mine.nonfinite_samples + info.nonfinite_samples)[:20]
         mine.id_hash = (mine.id_hash + info.id_hash) % 2**128
         for name, count in info.present.items():
             mine.present[name] = mine.present.get(name, 0) + count
-        return self._count >= _SAMPLES or time.monotonic() - self._began > _SECONDS
+        full = mine.samples >= _SAMPLES or self._bytes >= _BYTES
+        return full or time.monotonic() - self._began > _SECONDS
 
     def flush(
         self,
@@ -136,8 +155,9 @@ class TableWriter:
         name = f"part-{self._rank:03d}-{len(self.finished):06d}.parquet"
         temporary = self._folder / f".{name}.tmp"
         with temporary.open("wb") as file:
+            # The rows of one group follow each other, so that a dictionary makes its column small and quick to read.
             pq.write_table(
-                table, file, compression="zstd", write_page_checksum=True, use_dictionary=False
+                table, file, compression="zstd", write_page_checksum=True, use_dictionary=["group"]
             )
             file.flush()
             os.fsync(file.fileno())
@@ -149,7 +169,7 @@ class TableWriter:
             os.close(folder)
         self.finished.append(self._info)
         self._info = ShardInfo(self._rank, self._info.next_batch, self._info.next_batch)
-        self._rows, self._count, self._began = [], 0, time.monotonic()
+        self._rows, self._bytes, self._began = [], 0, time.monotonic()
 
 
 def shard_infos(folder: Path) -> list[ShardInfo]:
@@ -168,6 +188,14 @@ def shard_infos(folder: Path) -> list[ShardInfo]:
                 f"{path} is damaged: {error}. Delete its folder and audit again."
             ) from error
     return infos
+
+
+def _narrowed(values: Any, kind: pa.DataType) -> Any:
+    """Values as the table keeps them, before they wait for their shard."""
+    if pa.types.is_string(kind):
+        return values
+    plain = kind.value_type if pa.types.is_fixed_size_list(kind) else kind
+    return np.asarray(values).astype(plain.to_pandas_dtype(), copy=False)
 
 
 def _column(parts: list[Any], kind: pa.DataType) -> pa.Array:

@@ -18,9 +18,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from mmaudit.export.overview import HEADERS, MostShown, make_overview
+from mmaudit.export.opened import EVIDENCE_HEADERS, open_findings
+from mmaudit.export.overview import MostShown, make_overview
 from mmaudit.export.provenance import make_provenance
-from mmaudit.figures import CONFIG, FIGURES, TEMPLATES
+from mmaudit.figures import CONFIG, FIGURES, TEMPLATES, figures_by_part
 from mmaudit.figures.base import Table
 from mmaudit.figures.theme import Words
 from mmaudit.report import AuditReport
@@ -52,7 +53,11 @@ def to_html(report: AuditReport) -> str:
         The document: plotly.js inside, no request to any server, about 5 MB.
     """
     templates = _environment()
-    figures = [_shown(report, key) for key in FIGURES]
+    parts = [
+        (title, [_shown(report, key) for key in keys])
+        for title, keys in figures_by_part(report).items()
+    ]
+    figures = [figure for _, of_part in parts for figure in of_part]
     plotly_js = _newlines(get_plotlyjs())
     page_js = _source("report.js")
     data = {
@@ -62,8 +67,9 @@ def to_html(report: AuditReport) -> str:
     }
     return templates.get_template("report.html").render(
         overview=make_overview(report),
-        headers=HEADERS,
-        figures=figures,
+        opened=open_findings(report.record),
+        evidence_headers=EVIDENCE_HEADERS,
+        parts_of_page=parts,
         **make_provenance(report),
         css=Markup(_source("report.css")),
         figure_data=Markup(_json_for_script(data)),
@@ -87,7 +93,11 @@ def notebook_html(report: AuditReport) -> str:
     return (
         _environment()
         .get_template("notebook.html")
-        .render(overview=make_overview(report), headers=HEADERS)
+        .render(
+            overview=make_overview(report),
+            opened=open_findings(report.record),
+            evidence_headers=EVIDENCE_HEADERS,
+        )
     )
 
 

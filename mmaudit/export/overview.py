@@ -1,6 +1,8 @@
 """The story of an audit in one order, for the terminal, Markdown and the page: the renderers only lay it out.
 
-What was audited, how it was done and whether that can be trusted, the plain scores, one row per modality, what stands out.
+What was audited, how it was done and whether that can be trusted, the plain scores, what was found about the whole model, one
+row per modality with its verdict, what to do. Records without findings have neither verdicts nor advice; what stands out is
+said in their place.
 """
 
 from __future__ import annotations
@@ -9,14 +11,24 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from mmaudit.report import AuditReport
-from mmaudit.report.labels import EMPTY, clean, shorten
+from mmaudit.report.labels import EMPTY, clean, primary_score, shorten, task_of
 from mmaudit.report.numbers import NO_RESPONSE, count, duration, short_count, with_interval
-from mmaudit.report.schema import Estimate
-from mmaudit.report.sentences import absent_modalities, find, masks_text
+from mmaudit.report.schema import Estimate, Record
+from mmaudit.report.sentences import absent_modalities, find, masks_text, standout
+from mmaudit.report.statements import (
+    Statement,
+    advice,
+    further_advice,
+    of_the_model,
+    statement,
+    verdicts,
+)
 
-__all__ = ["HEADERS", "MostShown", "Overview", "make_overview"]
+__all__ = ["MostShown", "Overview", "make_overview"]
 
-HEADERS = ("Modality", "Contribution (accuracy)", "Utilization given rest", "Response accuracy")
+
+_PREDICTED = {"multilabel": "labels", "regression": "numbers"}
+"""Task -> what it predicts, where that is not classes."""
 
 
 class MostShown:
@@ -26,6 +38,7 @@ class MostShown:
     modules = 200
     classes = 200
     files = 50
+    findings = 8
     text = 400
 
 
@@ -35,12 +48,24 @@ class Overview(NamedTuple):
     title: str
     steps: tuple[tuple[str, tuple[str, ...]], ...]
     """How it was done: ``Loading``, ``Structure``, ``Data``, ``Masks``, ``Coalitions``, each with its parts."""
+    score: str
+    """Name of the score, with a capital: ``Accuracy``, ``R2``."""
     scores: tuple[tuple[str, str], ...]
-    """Who is present -> accuracy."""
+    """Who is present -> score."""
+    model: tuple[Statement, ...]
+    """What was found about the whole model."""
+    headers: tuple[str, ...]
+    """Of the rows; the second is ``Verdict`` where there are verdicts."""
     rows: tuple[tuple[str, ...], ...]
-    """One per modality, as ``HEADERS`` says."""
+    """One per modality."""
+    conditions: tuple[str, ...]
+    """What is said beside the verdicts: ``depends on the mask: audio``."""
+    advice: tuple[Statement, ...]
+    """What to do: at most three, each with its number."""
+    further: str
+    """Which modalities ask for something beside these; empty where none does."""
     sentences: tuple[str, ...]
-    """At most three."""
+    """What stands out, at most three, where the record has no findings."""
     warnings: tuple[str, ...]
     """Fallbacks, failures, intervals that should not be trusted."""
     notes: tuple[str, ...]
@@ -49,12 +74,21 @@ class Overview(NamedTuple):
 
 def make_overview(report: AuditReport) -> Overview:
     """Collect the story of a report."""
+    record = report.record
+    score, judged = primary_score(task_of(record)), bool(verdicts(record))
+    findings = of_the_model(record)
     return Overview(
         title=shorten(report.title, 160),
         steps=tuple(_steps(report)),
+        score=score[:1].upper() + score[1:],
         scores=tuple(_scores(report)),
-        rows=tuple(_row(report, name) for name in report.modalities),
-        sentences=tuple(report.summary()),
+        model=tuple(statement(record, f) for f in findings[: MostShown.findings]),
+        headers=_headers(score, judged),
+        rows=tuple(_row(report, name, judged) for name in report.modalities),
+        conditions=tuple(_conditions(report)),
+        advice=advice(record),
+        further=further_advice(record),
+        sentences=() if record.findings else tuple(standout(record)),
         warnings=tuple(_bounded(_warnings(report))),
         notes=tuple(_bounded(_notes(report))),
     )
@@ -68,7 +102,13 @@ def _steps(report: AuditReport) -> list[tuple[str, tuple[str, ...]]]:
         for f in report.subject.files
         if f.role.startswith("checkpoint")
     ]
-    classes = f"{len(report.classes)} classes" if report.classes else "classes unknown"
+    what = _PREDICTED.get(task_of(record), "classes")
+    predicted = len(report.classes)
+    classes = (
+        f"{count(predicted)} {what[:-1] if predicted == 1 else what}"
+        if predicted
+        else f"{what} unknown"
+    )
     many = len(report.modalities)
     loaded = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
     size = f"{short_count(report.subject.parameters)} parameters"
@@ -106,9 +146,23 @@ def _steps(report: AuditReport) -> list[tuple[str, tuple[str, ...]]]:
         ),
         ("Structure", tuple(parts)),
         ("Data", tuple(source)),
-        ("Masks", (shorten(masks_text(record), 160),)),
+        ("Masks", tuple(_masks(record))),
         ("Coalitions", tuple(_evidence(report))),
     ]
+
+
+def _masks(record: Record) -> list[str]:
+    parts = [shorten(masks_text(record), 160)]
+    if record.second_masks:
+        kinds = dict.fromkeys(record.second_masks.get(name, "none") for name in record.modalities)
+        second = f"second: {shorten(' or '.join(kinds), 120)}"
+        if record.evidence.second_samples:
+            second += (
+                f" on {count(record.evidence.second_samples)} samples, "
+                f"{record.evidence.second_passes:.2f} passes"
+            )
+        parts.append(second)
+    return parts
 
 
 def _evidence(report: AuditReport) -> list[str]:
@@ -135,7 +189,9 @@ def _evidence(report: AuditReport) -> list[str]:
 def _scores(report: AuditReport) -> list[tuple[str, str]]:
     names = report.modalities
     together = {1: shorten(names[0]), 2: "both"}.get(len(names), "all")
-    scores = [(together, with_interval(report.accuracy, 3))]
+    whole = find(report.record, "coalitions", coalition="+".join(names))
+    shown = _why_none(report, "coalitions") if whole is None else with_interval(whole, 3)
+    scores = [(together, shown)]
     singles = (
         [(name, find(report.record, "coalitions", coalition=name)) for name in names]
         if len(names) > 1
@@ -155,7 +211,7 @@ def _scores(report: AuditReport) -> list[tuple[str, str]]:
 _MEASURE = {
     "contribution": "contributions",
     "utilization": "utilization",
-    "response accuracy": "responses",
+    "response": "responses",
 }
 
 
@@ -164,18 +220,42 @@ def _of_modality(report: AuditReport, name: str) -> dict[str, Estimate | None]:
     return {
         "contribution": find(record, "contributions", modality=name),
         "utilization": find(record, "utilization", modality=name, given="rest"),
-        "response accuracy": find(record, "responses", modality=name),
+        "response": find(record, "responses", modality=name),
     }
 
 
-def _row(report: AuditReport, name: str) -> tuple[str, ...]:
+def _headers(score: str, judged: bool) -> tuple[str, ...]:
+    verdict = ("Verdict",) if judged else ()
+    named = (f"Contribution ({score})", "Utilization given rest", f"Response {score}")
+    return ("Modality", *verdict, *named)
+
+
+def _row(report: AuditReport, name: str, judged: bool) -> tuple[str, ...]:
     cells = []
+    if judged:
+        finding = verdicts(report.record).get(name)
+        cells.append("none" if finding is None else str(finding.verdict))
     for what, estimate in _of_modality(report, name).items():
         if estimate is None:
             cells.append(_why_none(report, _MEASURE[what]))
         else:
             cells.append(with_interval(estimate) + (" !" if estimate.warning else ""))
     return (shorten(name), *cells)
+
+
+def _conditions(report: AuditReport) -> list[str]:
+    """Each condition once, with the modalities that it is said of."""
+    found: dict[str, list[str]] = {}
+    judged = verdicts(report.record)
+    for name, finding in judged.items():
+        for text in finding.conditions:
+            found.setdefault(clean(text), []).append(shorten(name))
+    told = []
+    for text, names in found.items():
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        whose = "all" if len(names) == len(judged) > 1 else f"{', '.join(names[:4])}{more}"
+        told.append(shorten(f"{text}: {whose}", MostShown.text))
+    return told[: MostShown.findings]
 
 
 def _why_none(report: AuditReport, measure: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from mmaudit.export.overview import MostShown
-from mmaudit.figures.base import Table, cell
+from mmaudit.figures.base import Table, cell, cell_word, score_word
 from mmaudit.report import AuditReport
 from mmaudit.report.labels import coalition_name, shorten
 from mmaudit.report.numbers import count
@@ -28,11 +28,16 @@ def make_provenance(report: AuditReport) -> dict[str, Any]:
     record = report.record
     modules, files = record.subject.structure.modules, record.subject.files
     classes, classes_caption = _class_table(report)
+    score = score_word(report)
     return {
         "record": _bounded_record(report),
         "created": f"{record.created:%d %B %Y, %H:%M} {record.created.tzname() or ''}".strip(),
         "classes": classes,
         "classes_caption": classes_caption,
+        "classes_title": f"All {_plural(report)}",
+        "classes_summary": (
+            f"{score[:1].upper()}{score[1:]}, contributions and utilization of {count(len(classes.rows))} {_plural(report)}"
+        ),
         "measures": _measures(report),
         "files": [
             (shorten(f.path, 200), shorten(f.role, 60), count(f.bytes), shorten(f.sha256, 64))
@@ -67,14 +72,14 @@ def make_provenance(report: AuditReport) -> dict[str, Any]:
 
 def _class_table(report: AuditReport) -> tuple[Table, str]:
     """Accuracy, contributions and utilization given the rest, class by class, in one pass over the rows."""
-    names = report.modalities
+    names, score = report.modalities, score_word(report)
     found: dict[tuple[str, str], dict[str, Estimate]] = {}
     everyone = coalition_name(names, names)
     wanted: list[tuple[str, str, dict[str, str]]] = [
-        ("Accuracy", "coalitions", {"coalition": everyone, "score": "accuracy"})
+        (f"{score[:1].upper()}{score[1:]}", "coalitions", {"coalition": everyone, "score": score})
     ]
     for name in names:
-        labels = {"modality": name, "score": "accuracy", "quantity": "value"}
+        labels = {"modality": name, "score": score, "quantity": "value"}
         wanted.append((f"Contribution of {shorten(name)}", "contributions", labels))
     for name in names:
         rest = coalition_name((other for other in names if other != name), names)
@@ -103,11 +108,17 @@ def _class_table(report: AuditReport) -> tuple[Table, str]:
         )
         for name in classes[: MostShown.classes]
     )
-    headers = ("Class", "Samples", *(header for header, _ in columns))
+    headers = (cell_word(report).capitalize(), "Samples", *(header for header, _ in columns))
     caption = (
-        _of("classes", MostShown.classes, len(classes)) + "; ! marks an interval with a warning"
+        _of(_plural(report), MostShown.classes, len(classes))
+        + "; ! marks an interval with a warning"
     )
     return Table(headers, rows), caption
+
+
+def _plural(report: AuditReport) -> str:
+    word = cell_word(report)
+    return f"{word}es" if word == "class" else f"{word}s"
 
 
 def _measures(report: AuditReport) -> list[tuple[str, ...]]:

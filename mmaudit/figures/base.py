@@ -6,12 +6,25 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mmaudit.report import AuditReport
-from mmaudit.report.labels import shorten
+from mmaudit.report.labels import primary_score, scores_of, shorten, task_of
 from mmaudit.report.numbers import count, with_interval
 from mmaudit.report.schema import Estimate
 from mmaudit.report.sentences import masks_text
 
-__all__ = ["Cell", "Table", "cell", "defined", "hover", "join_names", "missing_reason", "subtitle"]
+__all__ = [
+    "Cell",
+    "Table",
+    "cell",
+    "cell_word",
+    "defined",
+    "hover",
+    "join_names",
+    "missing_reason",
+    "score_word",
+    "second_score",
+    "subtitle",
+    "the_score",
+]
 
 Cell = Estimate | str
 """A cell of a data table: an estimate, or a text."""
@@ -84,6 +97,33 @@ def missing_reason(report: AuditReport, key: str) -> str:
 def defined(estimates: Iterable[Estimate | None]) -> list[Estimate]:
     """Those that have a value."""
     return [e for e in estimates if e is not None and e.value is not None]
+
+
+def score_word(report: AuditReport) -> str:
+    """Name of the score that a report is told in: ``accuracy``, of a regression ``R2``."""
+    return primary_score(task_of(report.record))
+
+
+def the_score(score: str) -> str:
+    """The score's name in a sentence.
+
+    Example:
+        >>> the_score("accuracy"), the_score("R2")
+        ('the accuracy', 'R2')
+    """
+    return "the accuracy" if score == "accuracy" else score
+
+
+def second_score(report: AuditReport) -> tuple[str, str]:
+    """Name of the other score, and its unit."""
+    task = task_of(report.record)
+    unit = "squared unit of the target" if task == "regression" else "nats"
+    return scores_of(task)[1], unit
+
+
+def cell_word(report: AuditReport) -> str:
+    """What a class cell of a measure is: ``class``, ``label`` or ``number``."""
+    return {"multilabel": "label", "regression": "number"}.get(task_of(report.record), "class")
 
 
 def join_names(names: Sequence[str]) -> str:

@@ -6,7 +6,16 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from mmaudit.figures.base import Table, cell, defined, hover, missing_reason, subtitle
+from mmaudit.figures.base import (
+    Table,
+    cell,
+    cell_word,
+    defined,
+    hover,
+    missing_reason,
+    score_word,
+    subtitle,
+)
 from mmaudit.figures.heat import Heat, draw_heat
 from mmaudit.figures.theme import Words, say_nothing
 from mmaudit.report import AuditReport
@@ -21,7 +30,7 @@ MOST_CLASSES = 40
 
 
 class ClassesInfo(NamedTuple):
-    """Contributions to the accuracy within each class, or u(m|rest) where there are none."""
+    """Contributions to the score within each class, or u(m|rest) where there are none."""
 
     words: Words
     modalities: tuple[str, ...]
@@ -31,16 +40,18 @@ class ClassesInfo(NamedTuple):
     """``values[class][m]``, fraction of the class's samples."""
     quantity: str
     total: int
+    word: str = "class"
+    """What a row is: ``class``, ``label`` or ``number``."""
     undefined: str | None = None
 
 
 def classes_info(report: AuditReport) -> ClassesInfo:
     """Collect what a report says class by class."""
-    names, total = report.modalities, len(report.classes)
+    names, total, word = report.modalities, len(report.classes), cell_word(report)
     quantity, measure, wanted = (
         "contribution",
         "contributions",
-        {"quantity": "value", "score": "accuracy"},
+        {"quantity": "value", "score": score_word(report)},
     )
     table = _by_class(report, measure, wanted)
     if not defined(e for row in table.values() for e in row.values()):
@@ -50,13 +61,13 @@ def classes_info(report: AuditReport) -> ClassesInfo:
     if not defined(e for row in table.values() for e in row.values()):
         reason = missing_reason(report, "contributions")
         if not table and report.rows("contributions"):
-            reason = "nothing was measured class by class"
+            reason = f"nothing was measured {word} by {word}"
         words = Words(
-            "Nothing is known class by class",
+            f"Nothing is known {word} by {word}",
             subtitle(report, ()),
-            f"No class has a value: {reason}.",
+            f"No {word} has a value: {reason}.",
         )
-        return ClassesInfo(words, names, (), (), quantity, total, reason)
+        return ClassesInfo(words, names, (), (), quantity, total, word, reason)
     extra_label = {"given": "rest"} if measure == "utilization" else {}
     overall = {name: find(report.record, measure, modality=name, **extra_label) for name in names}
     order = [name for name in report.classes if name in table] or list(table)
@@ -67,11 +78,12 @@ def classes_info(report: AuditReport) -> ClassesInfo:
     classes = tuple(name for name in order if name in chosen)
     values = tuple(tuple(table[name].get(m) for m in names) for name in classes)
     used = [e for row in values for e in row if e is not None]
-    extra = f"{len(classes)} of {len(order)} classes shown" if len(classes) < len(order) else ""
-    title = _title(classes, names, values, overall)
-    takeaway = f"{quantity[0].upper()}{quantity[1:]} to accuracy by class and modality. {title}."
+    plural = f"{word}es" if word == "class" else f"{word}s"
+    extra = f"{len(classes)} of {len(order)} {plural} shown" if len(classes) < len(order) else ""
+    title = _title(word, classes, names, values, overall)
+    takeaway = f"{quantity[0].upper()}{quantity[1:]} to {score_word(report)} by {word} and modality. {title}."
     words = Words(title, subtitle(report, used, extra), takeaway)
-    return ClassesInfo(words, names, classes, values, quantity, len(order))
+    return ClassesInfo(words, names, classes, values, quantity, len(order), word)
 
 
 def plot_classes(info: ClassesInfo) -> go.Figure:
@@ -84,11 +96,12 @@ def plot_classes(info: ClassesInfo) -> go.Figure:
         cells=info.values,
         hover=tuple(
             tuple(
-                f"class {name}, {m}: {hover(e)}" for m, e in zip(info.modalities, row, strict=True)
+                f"{info.word} {name}, {m}: {hover(e)}"
+                for m, e in zip(info.modalities, row, strict=True)
             )
             for name, row in zip(info.classes, info.values, strict=True)
         ),
-        rows_title="class",
+        rows_title=info.word,
         columns_title="modality",
         bar_title=f"{info.quantity},<br>fraction",
     )
@@ -100,7 +113,7 @@ def classes_table(info: ClassesInfo) -> Table:
     rows = [
         (name, *(cell(e) for e in row)) for name, row in zip(info.classes, info.values, strict=True)
     ]
-    return Table(("Class", *info.modalities), tuple(rows))
+    return Table((info.word.capitalize(), *info.modalities), tuple(rows))
 
 
 def _by_class(
@@ -123,6 +136,7 @@ def _distance(estimate: Estimate | None, overall: Estimate | None) -> float:
 
 
 def _title(
+    word: str,
     classes: tuple[str, ...],
     names: tuple[str, ...],
     values: tuple[tuple[Estimate | None, ...], ...],
@@ -146,7 +160,7 @@ def _title(
             ):
                 best = (distance, name, modality, e, whole)
     if best is None:
-        return "No class is clearly apart from the others"
+        return f"No {word} is clearly apart from the others"
     _, name, modality, e, whole = best
     assert whole.value is not None
-    return f"In class {shorten(name)}, {shorten(modality)} counts {with_interval(e)}, overall {number(whole.value)}"
+    return f"In {word} {shorten(name)}, {shorten(modality)} counts {with_interval(e)}, overall {number(whole.value)}"

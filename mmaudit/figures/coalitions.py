@@ -1,4 +1,4 @@
-"""How far each set of modalities gets: accuracies above a matrix of dots that says who is present (an UpSet plot)."""
+"""How far each set of modalities gets: scores above a matrix of dots that says who is present (an UpSet plot)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmaudit.figures.base import Table, cell, hover, missing_reason, subtitle
+from mmaudit.figures.base import Table, cell, hover, missing_reason, score_word, subtitle, the_score
 from mmaudit.figures.theme import (
     NEUTRAL,
     Words,
@@ -30,48 +30,50 @@ _MOST_NUMBERED = 8
 
 
 class CoalitionsInfo(NamedTuple):
-    """Accuracies of coalitions, few present modalities first, then the higher accuracy first."""
+    """Scores of coalitions, few present modalities first, then the higher score first."""
 
     words: Words
     modalities: tuple[str, ...]
     coalitions: tuple[frozenset[str], ...]
     """At most 32 of them: empty, grand, singles, all but one, then the best of the others."""
-    accuracies: tuple[Estimate, ...]
+    scores: tuple[Estimate, ...]
     total: int
     """How many coalitions the report has."""
+    score: str = "accuracy"
+    """Name of the score: ``accuracy``, of a regression ``R2``."""
     undefined: str | None = None
 
 
 def coalitions_info(report: AuditReport) -> CoalitionsInfo:
-    """Collect the accuracies of a report's coalitions."""
-    names = report.modalities
+    """Collect the scores of a report's coalitions."""
+    names, score = report.modalities, score_word(report)
     found: dict[frozenset[str], Estimate] = {}
-    for row in report.rows("coalitions", score="accuracy", **{"class": "all"}):
+    for row in report.rows("coalitions", score=score, **{"class": "all"}):
         found[_members(row.labels.get("coalition", ""), names)] = row.estimate
     if not any(e.value is not None for e in found.values()):
         reason = missing_reason(report, "coalitions")
         words = Words(
-            "No coalition has an accuracy",
+            f"{_capital(the_score(score))} of every coalition is undefined",
             subtitle(report, ()),
-            f"No accuracy has a value: {reason}.",
+            f"No {score} has a value: {reason}.",
         )
-        return CoalitionsInfo(words, names, (), (), len(found), reason)
+        return CoalitionsInfo(words, names, (), (), len(found), score, reason)
     shown = sorted(found, key=lambda members: _importance(members, found[members], len(names)))[
         :MOST_SHOWN
     ]
     shown.sort(key=lambda members: (len(members), -_value(found[members])))
     extra = f"{len(shown)} of {len(found)} coalitions shown" if len(shown) < len(found) else ""
-    accuracies = tuple(found[members] for members in shown)
+    scores = tuple(found[members] for members in shown)
     takeaway = "; ".join(
         f"{coalition_name(members, names)}: {with_interval(e, 3)}"
-        for members, e in zip(shown, accuracies, strict=True)
+        for members, e in zip(shown, scores, strict=True)
     )
     words = Words(
-        _title(found, names),
-        subtitle(report, accuracies, extra),
-        f"Accuracy by present modalities. {takeaway}.",
+        _title(found, names, score),
+        subtitle(report, scores, extra),
+        f"{_capital(score)} by present modalities. {takeaway}.",
     )
-    return CoalitionsInfo(words, names, tuple(shown), accuracies, len(found))
+    return CoalitionsInfo(words, names, tuple(shown), scores, len(found), score)
 
 
 def plot_coalitions(info: CoalitionsInfo) -> go.Figure:
@@ -96,7 +98,9 @@ def plot_coalitions(info: CoalitionsInfo) -> go.Figure:
     )
     _add_bars(figure, info)
     _add_dots(figure, info)
-    figure.update_yaxes(title={"text": "accuracy (fraction)"}, range=[0, 1.08], row=1, col=1)
+    figure.update_yaxes(
+        title={"text": f"{info.score} (fraction)"}, range=_range(info.scores), row=1, col=1
+    )
     figure.update_yaxes(
         tickvals=list(range(M)),
         ticktext=[plain(shorten(name)) for name in info.modalities],
@@ -120,9 +124,9 @@ def coalitions_table(info: CoalitionsInfo) -> Table:
     """The same as a table."""
     rows = [
         (coalition_name(members, info.modalities), cell(e, 3))
-        for members, e in zip(info.coalitions, info.accuracies, strict=True)
+        for members, e in zip(info.coalitions, info.scores, strict=True)
     ]
-    return Table(("Present", "Accuracy"), tuple(rows))
+    return Table(("Present", _capital(info.score)), tuple(rows))
 
 
 def _members(name: str, modalities: tuple[str, ...]) -> frozenset[str]:
@@ -140,16 +144,18 @@ def _importance(members: frozenset[str], estimate: Estimate, M: int) -> tuple[in
     return (0 if len(members) in (0, 1, M - 1, M) else 1, -_value(estimate))
 
 
-def _title(found: dict[frozenset[str], Estimate], names: tuple[str, ...]) -> str:
+def _title(found: dict[frozenset[str], Estimate], names: tuple[str, ...], score: str) -> str:
     whole = found.get(frozenset(names))
     if whole is None or whole.value is None:
-        return "The accuracy of the whole model is undefined"
+        return f"{_capital(the_score(score))} of the whole model is undefined"
     only = shorten(names[0])
     if len(names) == 1:
         nothing = found.get(frozenset())
         if nothing is None or nothing.value is None:
-            return f"{only} gets {number(whole.value, 3)} right"
-        return f"{only} gets {number(whole.value, 3)} right, the model without it {number(nothing.value, 3)}"
+            return f"{only} {_gets(score, whole.value)}"
+        return (
+            f"{only} {_gets(score, whole.value)}, the model without it {number(nothing.value, 3)}"
+        )
     singles = [
         (e.value, name)
         for name in names
@@ -157,18 +163,33 @@ def _title(found: dict[frozenset[str], Estimate], names: tuple[str, ...]) -> str
     ]
     together = "both together" if len(names) == 2 else f"all {len(names)} together"
     if not singles:
-        return f"{together} get {number(whole.value, 3)} right"
+        return f"{together}: {score} {number(whole.value, 3)}"
     best, name = max(singles)
-    return (
-        f"{shorten(name)} alone gets {number(best, 3)} right, {together} {number(whole.value, 3)}"
-    )
+    return f"{shorten(name)} alone {_gets(score, best)}, {together} {number(whole.value, 3)}"
+
+
+def _gets(score: str, value: float) -> str:
+    if score == "accuracy":
+        return f"gets {number(value, 3)} right"
+    return f"reaches {score} {number(value, 3)}"
+
+
+def _capital(score: str) -> str:
+    return score[:1].upper() + score[1:]
+
+
+def _range(scores: tuple[Estimate, ...]) -> list[float]:
+    """From 0 to 1 with room for the numbers; R2 may lie below 0, and far below says no more than below -1."""
+    ends = [end for e in scores for end in (e.value, e.low) if end is not None]
+    lowest = max(min([0.0, *ends]), -1.0)
+    return [1.08 * lowest, 1.08]
 
 
 def _add_bars(figure: go.Figure, info: CoalitionsInfo) -> None:
     styles = modality_styles(info.modalities)
     single = {frozenset({name}): style for name, style in styles.items()}
     # One trace a bar: plotly cannot lay hatching over colours that come as a list.
-    for x, (members, estimate) in enumerate(zip(info.coalitions, info.accuracies, strict=True)):
+    for x, (members, estimate) in enumerate(zip(info.coalitions, info.scores, strict=True)):
         style = single.get(members)
         name = shorten(coalition_name(members, info.modalities), 90)
         figure.add_bar(
@@ -186,7 +207,7 @@ def _add_bars(figure: go.Figure, info: CoalitionsInfo) -> None:
             row=1,
             col=1,
         )
-    for x, estimate in enumerate(info.accuracies):
+    for x, estimate in enumerate(info.scores):
         if estimate.value is None or len(info.coalitions) <= _MOST_NUMBERED:
             known = estimate.value is not None
             figure.add_annotation(

@@ -132,7 +132,7 @@ def plot_comparison(info: ComparisonInfo) -> go.Figure:
         )
     step = next((step for step in _STEPS if spread / step <= 6), _STEPS[-1])
     figure.update_xaxes(
-        title={"text": "fraction of the samples (utilization: of the accuracy)"},
+        title={"text": _unit(info.changes)},
         # Ticks end with the numbers; the room behind them is for the differences.
         tickvals=[
             k * step
@@ -149,6 +149,13 @@ def plot_comparison(info: ComparisonInfo) -> go.Figure:
         zeroline=False,
     )
     return figure
+
+
+def _unit(changes: tuple[Change, ...]) -> str:
+    score = next((change.kind for change in changes if change.modality is None), "accuracy")
+    if score == "accuracy":
+        return "fraction of the samples (utilization: of the accuracy)"
+    return f"{score} (utilization: fraction of it)"
 
 
 def comparison_table(info: ComparisonInfo) -> Table:

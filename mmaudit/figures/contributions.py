@@ -1,4 +1,4 @@
-"""How much of the accuracy each modality brings: Shapley values with their intervals."""
+"""How much of the score each modality brings: Shapley values with their intervals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from mmaudit.figures.base import Table, cell, hover, missing_reason, subtitle
+from mmaudit.figures.base import (
+    Table,
+    cell,
+    hover,
+    missing_reason,
+    score_word,
+    second_score,
+    subtitle,
+    the_score,
+)
 from mmaudit.figures.theme import (
     Words,
     error_bars,
@@ -31,17 +40,20 @@ class ContributionsInfo(NamedTuple):
     words: Words
     modalities: tuple[str, ...]
     values: tuple[Estimate, ...]
-    """Shapley values of accuracy, in [-1, 1]."""
+    """Shapley values of the score; of accuracy in [-1, 1]."""
     shares: tuple[Estimate | None, ...]
     log_likelihoods: tuple[Estimate | None, ...]
-    """Shapley values of the log-likelihood of the target, nats."""
+    """Shapley values of the second score: log-likelihood of the target, or negative squared error."""
+    score: str = "accuracy"
+    second: tuple[str, str] = ("log-likelihood", "nats")
+    """Name and unit of the second score."""
     undefined: str | None = None
     """Why there is nothing to draw."""
 
 
 def contributions_info(report: AuditReport) -> ContributionsInfo:
     """Collect the contributions of a report."""
-    names = report.modalities
+    names, score, second = report.modalities, score_word(report), second_score(report)
     values = tuple(
         find(report.record, "contributions", modality=name)
         or Estimate(undefined=missing_reason(report, "contributions"))
@@ -51,8 +63,7 @@ def contributions_info(report: AuditReport) -> ContributionsInfo:
         find(report.record, "contributions", modality=name, quantity="share") for name in names
     )
     nats = tuple(
-        find(report.record, "contributions", modality=name, score="log-likelihood")
-        for name in names
+        find(report.record, "contributions", modality=name, score=second[0]) for name in names
     )
     known = sorted(
         (
@@ -69,21 +80,21 @@ def contributions_info(report: AuditReport) -> ContributionsInfo:
             subtitle(report, ()),
             f"No contribution has a value: {reason}.",
         )
-        return ContributionsInfo(words, names, values, shares, nats, reason)
+        return ContributionsInfo(words, names, values, shares, nats, score, second, reason)
     if len(known) == 1:
-        title = f"{known[0][1]} contributes {number(known[0][0])} of accuracy"
+        title = f"{known[0][1]} contributes {number(known[0][0])} of {score}"
     elif len(known) == 2:
-        title = f"{known[0][1]} contributes {number(known[0][0])} of accuracy, {known[1][1]} {number(known[1][0])}"
+        title = f"{known[0][1]} contributes {number(known[0][0])} of {score}, {known[1][1]} {number(known[1][0])}"
     else:
         title = (
-            f"{known[0][1]} contributes most to the accuracy ({number(known[0][0])}), "
+            f"{known[0][1]} contributes most to {the_score(score)} ({number(known[0][0])}), "
             f"{known[-1][1]} least ({number(known[-1][0])})"
         )
     takeaway = "; ".join(
         f"{name}: {with_interval(e)}" for name, e in zip(names, values, strict=True)
     )
-    words = Words(title, subtitle(report, values), f"Contribution to accuracy. {takeaway}.")
-    return ContributionsInfo(words, names, values, shares, nats)
+    words = Words(title, subtitle(report, values), f"Contribution to {score}. {takeaway}.")
+    return ContributionsInfo(words, names, values, shares, nats, score, second)
 
 
 def plot_contributions(info: ContributionsInfo) -> go.Figure:
@@ -126,7 +137,7 @@ def plot_contributions(info: ContributionsInfo) -> go.Figure:
     spread = max(high - low, 0.01)
     # Room on the right for the numbers behind the bars.
     figure.update_xaxes(
-        title={"text": "contribution to accuracy (fraction)"},
+        title={"text": f"contribution to {info.score} (fraction)"},
         range=[low - 0.04 * spread, high + 0.42 * spread],
         zeroline=True,
     )
@@ -148,6 +159,6 @@ def contributions_table(info: ContributionsInfo) -> Table:
             info.modalities, info.values, info.shares, info.log_likelihoods, strict=True
         )
     ]
-    return Table(
-        ("Modality", "Accuracy", "Share of accuracy gained", "Log-likelihood, nats"), tuple(rows)
-    )
+    (second, unit), score = info.second, info.score
+    capital, other = (text[:1].upper() + text[1:] for text in (score, second))
+    return Table(("Modality", capital, f"Share of {score} gained", f"{other}, {unit}"), tuple(rows))

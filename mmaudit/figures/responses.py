@@ -1,4 +1,4 @@
-"""How much the model knows from each modality: accuracy and log-loss of the mono-modal Shapley responses."""
+"""How much the model knows from each modality: score and loss of the mono-modal Shapley responses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmaudit.figures.base import Table, cell, defined, hover, missing_reason, subtitle
+from mmaudit.figures.base import (
+    Table,
+    cell,
+    cell_word,
+    defined,
+    hover,
+    missing_reason,
+    score_word,
+    second_score,
+    subtitle,
+)
 from mmaudit.figures.theme import (
     NEUTRAL,
     Words,
@@ -20,7 +30,7 @@ from mmaudit.figures.theme import (
     say_nothing,
 )
 from mmaudit.report import AuditReport
-from mmaudit.report.labels import shorten
+from mmaudit.report.labels import response_score, shorten, task_of
 from mmaudit.report.numbers import NO_RESPONSE, number, with_interval
 from mmaudit.report.schema import Estimate
 from mmaudit.report.sentences import find
@@ -35,21 +45,23 @@ class ResponsesInfo(NamedTuple):
 
     words: Words
     modalities: tuple[str, ...]
-    accuracies: tuple[tuple[Estimate, ...], ...]
-    """Acc^m, in [0, 1]."""
+    scores: tuple[tuple[Estimate, ...], ...]
+    """Acc^m, in [0, 1]; of a regression R2, at most 1."""
     losses: tuple[tuple[Estimate, ...], ...]
-    """s^m, nats."""
+    """s^m, nats; of a regression the mean squared error."""
     classes: int
-    """K; a guess is right in 1/K and has a loss of ln K where classes are equally frequent. 0: unknown."""
+    """K; a guess is right in 1/K and has a loss of ln K where classes are equally frequent. 0: unknown, or there is no such guess."""
+    score: str = "accuracy"
+    loss_unit: str = "nats"
     undefined: str | None = None
 
 
 def responses_info(report: AuditReport) -> ResponsesInfo:
     """Collect the responses of a report."""
-    names = report.modalities
-    accuracies = tuple(_both(report, name, "Acc") for name in names)
+    names, score = report.modalities, score_word(report)
+    scores = tuple(_both(report, name, response_score(task_of(report.record))) for name in names)
     losses = tuple(_both(report, name, "s") for name in names)
-    exact = [pair[0] for pair in accuracies]
+    exact = [pair[0] for pair in scores]
     silent = [
         name for name, e in zip(names, exact, strict=True) if NO_RESPONSE in (e.undefined or "")
     ]
@@ -61,8 +73,9 @@ def responses_info(report: AuditReport) -> ResponsesInfo:
         ),
         reverse=True,
     )
-    K = len(report.classes)
-    everything = [e for pair in (*accuracies, *losses) for e in pair]
+    unit = second_score(report)[1]
+    K = len(report.classes) if cell_word(report) == "class" else 0
+    everything = [e for pair in (*scores, *losses) for e in pair]
     if not defined(everything) and not silent:
         reason = missing_reason(report, "responses")
         words = Words(
@@ -70,18 +83,18 @@ def responses_info(report: AuditReport) -> ResponsesInfo:
             subtitle(report, ()),
             f"No response has a value: {reason}.",
         )
-        return ResponsesInfo(words, names, accuracies, losses, K, reason)
+        return ResponsesInfo(words, names, scores, losses, K, score, unit, reason)
     if not known:
         title = (
             "The model responds to no modality"
             if silent
-            else "The accuracy of the responses is undefined"
+            else f"The {score} of the responses is undefined"
         )
     elif len(known) == 1:
-        title = f"The response to {known[0][1]} alone gets {number(known[0][0])} right"
+        title = f"The response to {known[0][1]} alone {_gets(score, known[0][0])}"
     else:
         title = (
-            f"The response to {known[0][1]} gets {number(known[0][0])} right, "
+            f"The response to {known[0][1]} {_gets(score, known[0][0])}, "
             f"to {known[-1][1]} {number(known[-1][0])}"
         )
     if known and silent:
@@ -89,15 +102,15 @@ def responses_info(report: AuditReport) -> ResponsesInfo:
             f" and {len(silent) - 1} more" if len(silent) > 1 else ""
         )
     takeaway = "; ".join(
-        f"{name}: accuracy {with_interval(acc[0])}, loss {with_interval(loss[0])} nats"
-        for name, acc, loss in zip(names, accuracies, losses, strict=True)
+        f"{name}: {score} {with_interval(acc[0])}, loss {with_interval(loss[0])} {unit}"
+        for name, acc, loss in zip(names, scores, losses, strict=True)
     )
     words = Words(
         title,
         subtitle(report, exact, "filled marks: empty coalition exact, open marks: zero"),
         f"Mono-modal responses. {takeaway}.",
     )
-    return ResponsesInfo(words, names, accuracies, losses, K)
+    return ResponsesInfo(words, names, scores, losses, K, score, unit)
 
 
 def plot_responses(info: ResponsesInfo) -> go.Figure:
@@ -107,19 +120,24 @@ def plot_responses(info: ResponsesInfo) -> go.Figure:
     M = len(info.modalities)
     figure = make_subplots(rows=2, cols=1, vertical_spacing=min(0.5, 75 / (150 + 80 * M)))
     make_figure(info.words, height=190 + 84 * M, figure=figure, labels=info.modalities)
-    _add_marks(figure, info.modalities, info.accuracies, row=1)
+    _add_marks(figure, info.modalities, info.scores, row=1)
     _add_marks(figure, info.modalities, info.losses, row=2)
     if info.classes > 1:
         _mark_guess(figure, 1 / info.classes, "guess, 1/K", row=1)
         _mark_guess(figure, math.log(info.classes), "guess, ln K", row=2)
     figure.update_xaxes(
-        title={"text": "response accuracy, Acc (fraction)"},
-        range=[-0.02, 1.02],
+        title={
+            "text": f"response {info.score}{', Acc' if info.score == 'accuracy' else ''} (fraction)"
+        },
+        range=[min(-0.02, 1.05 * _lowest(info)), 1.02],
         row=1,
         col=1,
     )
     figure.update_xaxes(
-        title={"text": "response loss, s (nats, less is better)"}, rangemode="tozero", row=2, col=1
+        title={"text": f"response loss, s ({info.loss_unit}, less is better)"},
+        rangemode="tozero",
+        row=2,
+        col=1,
     )
     figure.update_yaxes(
         tickvals=list(range(M)),
@@ -135,16 +153,25 @@ def responses_table(info: ResponsesInfo) -> Table:
     """The same as a table."""
     rows = [
         (name, *(cell(e) for e in (*accuracy, *loss)))
-        for name, accuracy, loss in zip(info.modalities, info.accuracies, info.losses, strict=True)
+        for name, accuracy, loss in zip(info.modalities, info.scores, info.losses, strict=True)
     ]
-    headers = (
-        "Modality",
-        "Accuracy, empty exact",
-        "Accuracy, empty zero",
-        "Loss in nats, empty exact",
-        "Loss in nats, empty zero",
-    )
+    score, loss = info.score[:1].upper() + info.score[1:], f"Loss in {info.loss_unit}"
+    headers = ("Modality", *(f"{what}, empty {rule}" for what in (score, loss) for rule in _RULES))
     return Table(headers, tuple(rows))
+
+
+def _gets(score: str, value: float) -> str:
+    return (
+        f"gets {number(value)} right" if score == "accuracy" else f"reaches {score} {number(value)}"
+    )
+
+
+def _lowest(info: ResponsesInfo) -> float:
+    """R2 may lie below 0; far below says no more than below -1."""
+    ends = [
+        end for pair in info.scores for e in pair for end in (e.value, e.low) if end is not None
+    ]
+    return max(min([0.0, *ends]), -1.0)
 
 
 def _mark_guess(figure: go.Figure, x: float, text: str, *, row: int) -> None:

@@ -6,7 +6,16 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from mmaudit.figures.base import Table, cell, defined, hover, missing_reason, subtitle
+from mmaudit.figures.base import (
+    Table,
+    cell,
+    defined,
+    hover,
+    missing_reason,
+    score_word,
+    subtitle,
+    the_score,
+)
 from mmaudit.figures.heat import Heat, draw_heat
 from mmaudit.figures.theme import Words, say_nothing
 from mmaudit.report import AuditReport
@@ -22,7 +31,7 @@ _WHOLE_MATRIX = 4
 
 
 class UtilizationInfo(NamedTuple):
-    """A matrix of utilization rates; each the share of the accuracy that is lost when m is masked."""
+    """A matrix of utilization rates; each the share of the score that is lost when m is masked."""
 
     words: Words
     modalities: tuple[str, ...]
@@ -30,6 +39,7 @@ class UtilizationInfo(NamedTuple):
     """Columns: names of S; of more than four modalities ``nothing else``, ``a set on average`` and ``all others``."""
     rates: tuple[tuple[Estimate | None, ...], ...]
     """``rates[m][column]``, at most 1; ``None`` where S contains m."""
+    score: str = "accuracy"
     undefined: str | None = None
 
 
@@ -66,7 +76,7 @@ def utilization_info(report: AuditReport) -> UtilizationInfo:
             subtitle(report, ()),
             f"No utilization rate has a value: {reason}.",
         )
-        return UtilizationInfo(words, names, given, rates, reason)
+        return UtilizationInfo(words, names, given, rates, score_word(report), reason)
     takeaway = "; ".join(
         f"{name} given {there}: {with_interval(e)}"
         for name, row in zip(names, rates, strict=True)
@@ -76,9 +86,9 @@ def utilization_info(report: AuditReport) -> UtilizationInfo:
     words = Words(
         _title(report),
         subtitle(report, cells),
-        f"Share of the accuracy lost when masked. {takeaway}.",
+        f"Share of {the_score(score_word(report))} lost when masked. {takeaway}.",
     )
-    return UtilizationInfo(words, names, given, rates)
+    return UtilizationInfo(words, names, given, rates, score_word(report))
 
 
 def plot_utilization(info: UtilizationInfo) -> go.Figure:
@@ -98,7 +108,7 @@ def plot_utilization(info: UtilizationInfo) -> go.Figure:
         ),
         rows_title="modality m",
         columns_title="modalities already there, S",
-        bar_title="u(m|S), share<br>of accuracy",
+        bar_title=f"u(m|S), share<br>of {info.score}",
         row_height=44,
     )
     return draw_heat(info.words, heat)
@@ -127,7 +137,7 @@ def _average(report: AuditReport, name: str) -> Estimate:
 
 def _title(report: AuditReport) -> str:
     """The modality that adds least once all others are there, which is what the matrix is read for."""
-    names = report.modalities
+    names, score = report.modalities, score_word(report)
     rates = [
         (name, find(report.record, "utilization", modality=name, given="rest")) for name in names
     ]
@@ -137,8 +147,8 @@ def _title(report: AuditReport) -> str:
     value, name = min(known, key=lambda pair: pair[0])
     rest, name = others(name, names), shorten(name)
     if rest == EMPTY:
-        return f"{number(value)} of the accuracy is lost without {name}"
+        return f"{number(value)} of {the_score(score)} is lost without {name}"
     there = f"{shorten(rest)} is there" if len(names) == 2 else "all others are there"
     if value < 0:
-        return f"{name} takes {number(-value)} of the accuracy away once {there}"
-    return f"{name} adds {number(value)} of the accuracy once {there}"
+        return f"{name} takes {number(-value)} of {the_score(score)} away once {there}"
+    return f"{name} adds {number(value)} of {the_score(score)} once {there}"

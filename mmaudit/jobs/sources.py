@@ -32,11 +32,13 @@ _INSTALLED = {
 def factories(spec: AuditSpec) -> list[str]:
     """Every import string of an audit file, in order and once."""
     sources = [spec.data.test, spec.data.train, spec.data.validation]
-    found = [spec.model.factory]
-    # What mmaudit builds around a model of the user's (mla, unimodal) names the user's own factory as an argument.
-    inner = spec.model.args.get("factory")
-    if spec.model.factory.startswith("mmaudit.") and isinstance(inner, str):
-        found.append(inner)
+    found: list[str] = []
+    if spec.model is not None:
+        found.append(spec.model.factory)
+        # What mmaudit builds around a model of the user's (mla, unimodal) names the user's own factory as an argument.
+        inner = spec.model.args.get("factory")
+        if spec.model.factory.startswith("mmaudit.") and isinstance(inner, str):
+            found.append(inner)
     found += [source.factory for source in sources if source is not None and source.factory]
     for modality in spec.modalities.values():
         found += [m.function for m in modality.mask.values() if isinstance(m, CustomMask)]

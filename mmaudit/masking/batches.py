@@ -20,9 +20,10 @@ from mmaudit.masking.base import stable_hash
 from mmaudit.masking.masked_batch import canonical_path, known_dimension, sample_dimensions
 from mmaudit.masking.paths import find_value, get_value, map_leaves
 from mmaudit.masking.spec import MaskingSpec
+from mmaudit.masking.targets import read_targets
 from mmaudit.report.schema import Note
 
-__all__ = ["Batch", "BatchParser", "class_indices"]
+__all__ = ["Batch", "BatchParser"]
 
 _UNMASKED = ("keep", "drop")
 
@@ -40,7 +41,7 @@ class Batch:
     ids: list[str]
     """Sample ids, unique in the data: those the spec points to, else running numbers."""
     targets: np.ndarray | None
-    """Classes in ``[0, K)``, int32 ``(n,)``; ``None`` where the spec names no target."""
+    """What is true, as :func:`~mmaudit.masking.targets.read_targets` gives it; ``None`` where the spec names no target."""
     groups: list[str] | None
     """Samples with equal groups belong together."""
     present: dict[str, np.ndarray]
@@ -130,9 +131,9 @@ class BatchParser:
         ids = self._ids(data, start, n, where)
         targets = None
         if self._spec.target is not None:
-            value = get_value(data, self._spec.target)
-            classes = 2 if self._spec.task == "binary" and self._spec.classes is None else None
-            targets = class_indices(value, ids, names=self._spec.classes, classes=classes)
+            # Numbers to be predicted keep the precision in which they came.
+            whole = raw if self._spec.task == "regression" else data
+            targets = read_targets(get_value(whole, self._spec.target), self._spec, ids)
         groups = None
         if self._spec.group is not None:
             groups = _texts(
@@ -227,76 +228,6 @@ class BatchParser:
                 f"{where}: {kind[0]} with {kind[1]} dimensions, but {known[0]} with {known[1]} in the batches before; expected"
                 " batches that agree"
             )
-
-
-def class_indices(
-    value: Any,
-    ids: Sequence[str],
-    *,
-    names: Sequence[str] | None = None,
-    classes: int | None = None,
-) -> np.ndarray:
-    """Labels as classes.
-
-    Args:
-        value: n labels: integers, booleans, floats with integer values, ``(n,)`` or ``(n, 1)``; or names.
-        ids: The n sample ids, for messages.
-        names: Names of the K classes, in order.
-        classes: K, where there are no names and it is known.
-
-    Returns:
-        Classes in ``[0, K)``, int32 ``(n,)``.
-
-    Raises:
-        DataError: If a label is none; the sentence names the sample.
-
-    Example:
-        >>> class_indices(["dog", "cat"], ["a", "b"], names=["cat", "dog"])
-        array([1, 0], dtype=int32)
-    """
-    known = len(names) if names is not None else classes
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        value = value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
-    labels = np.asarray(value)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or len(labels) != len(ids):
-        raise DataError(
-            f"targets of shape {labels.shape} for {len(ids)} samples; expected one class per sample, shape ({len(ids)},)"
-        )
-    if labels.dtype.kind in "USO":
-        return _from_names(labels.tolist(), ids, names)
-    if labels.dtype.kind not in "biuf":
-        raise DataError(f"targets of type {labels.dtype}; expected integers in [0, K) or names")
-    numbers = labels.astype(np.float64)
-    top = known if known is not None else np.iinfo(np.int32).max
-    wrong = ~(
-        np.isfinite(numbers) & (numbers == np.floor(numbers)) & (numbers >= 0) & (numbers < top)
-    )
-    if wrong.any():
-        at = int(np.argmax(wrong))
-        allowed = f"an integer in [0, {known})" if known is not None else "an integer of at least 0"
-        raise DataError(f"sample '{ids[at]}' has target {labels[at]!s}; expected {allowed}")
-    return numbers.astype(np.int32)
-
-
-def _from_names(labels: list[Any], ids: Sequence[str], names: Sequence[str] | None) -> np.ndarray:
-    texts = [
-        label.decode("utf-8", "replace") if isinstance(label, bytes) else label for label in labels
-    ]
-    if names is None:
-        raise DataError(
-            f"sample '{ids[0]}' has target '{texts[0]}'; list the names of the classes in the spec ('classes')"
-        )
-    place = {name: i for i, name in enumerate(names)}
-    for sample, label in zip(ids, texts, strict=True):
-        if str(label) not in place:
-            shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-            raise DataError(
-                f"sample '{sample}' has target '{label}'; the spec's classes are {shown}"
-            )
-    return np.array([place[str(label)] for label in texts], dtype=np.int32)
 
 
 class _SeenIds:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmaudit.exceptions import DataError, ModelError
@@ -106,7 +107,9 @@ class Caller:
         return tuple(paths), {}
 
     def _select(self, returned: Any) -> Tensor:
-        path = self._spec.outputs.path
+        path, branches = self._spec.outputs.path, self._spec.branches
+        if path is None and branches is not None and not isinstance(returned, Tensor):
+            return _mean_of_branches(returned, branches.outputs)
         if path is not None:
             try:
                 returned = get_value(returned, path)
@@ -124,6 +127,15 @@ class Caller:
         raise ModelError(
             f"the model returned {found}, not a tensor: say under outputs.path where the class scores are."
         )
+
+
+def _mean_of_branches(returned: Any, paths: Mapping[str, str]) -> Tensor:
+    """Prediction of a model that returns its branches alone: the mean of their scores (Wu et al. 2022)."""
+    try:
+        scores = [get_value(returned, path) for path in paths.values()]
+    except DataError as error:
+        raise ModelError(f"branches.outputs: {error}") from None
+    return torch.stack(scores).mean(0)
 
 
 def _parameters(model: Callable[..., Any]) -> tuple[list[str], set[str], bool] | None:

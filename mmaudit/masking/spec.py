@@ -224,7 +224,8 @@ class OutputSpec(_Strict):
     path: ValuePath | None = None
     """Path in the returned value, e.g. ``logits`` or ``0``; left out: the returned tensor itself."""
     kind: OutputKind = "logits"
-    """``one_logit``: one number per sample, positive for class 1."""
+    """``one_logit``: one number per sample, positive for class 1. ``values``: the numbers that a regression predicts; there it
+    need not be said."""
 
 
 class ReferencesSpec(_Strict):
@@ -338,9 +339,13 @@ class MaskingSpec(_Strict):
     @classmethod
     def _number_of_modalities(cls, value: dict[str, ModalitySpec]) -> dict[str, ModalitySpec]:
         if not 1 <= len(value) <= _MOST_MODALITIES:
-            raise ValueError(
-                f"{len(value)} modalities; exact coalitions need 1 to {_MOST_MODALITIES} (2**M evaluations)"
+            way = (
+                f": exact coalitions end at {_MOST_MODALITIES} (they are 2**M); put inputs that belong together into one"
+                " modality, several under its 'inputs'"
+                if value
+                else "; expected at least one"
             )
+            raise ValueError(f"{len(value)} modalities{way}")
         return value
 
     @field_validator("modalities")
@@ -358,6 +363,28 @@ class MaskingSpec(_Strict):
                     f"'{name}' cannot name a modality; expected a printable name without '+', and none of: none, rest, all"
                 )
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _values_of_regression(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or value.get("task") != "regression":
+            return value
+        outputs = value.get("outputs", {})
+        if isinstance(outputs, OutputSpec) and "kind" not in outputs.model_fields_set:
+            outputs = {"path": outputs.path}
+        if isinstance(outputs, Mapping) and "kind" not in outputs:
+            return {**value, "outputs": {**outputs, "kind": "values"}}
+        return value
+
+    @model_validator(mode="after")
+    def _kind_of_task(self) -> MaskingSpec:
+        kind = self.outputs.kind
+        if (kind == "values") != (self.task == "regression"):
+            raise ValueError(
+                f"outputs.kind '{kind}' does not fit task '{self.task}': 'values' are what a regression predicts, all others are"
+                " scores of classes or labels"
+            )
+        return self
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -430,7 +457,10 @@ class DataSpec(_Strict):
 
 
 class ExpectedSpec(_Strict):
-    """The plain score the model is known to reach; an audit that does not reach it stops before measuring anything."""
+    """The plain score the model is known to reach; an audit that does not reach it stops before measuring anything.
+
+    The score is the accuracy, of a regression R2 (``{R2: 0.8}`` is the same as ``{accuracy: 0.8}``).
+    """
 
     accuracy: float = Field(ge=0, le=1)
     tolerance: float = Field(default=0.02, gt=0, le=1)
@@ -438,6 +468,8 @@ class ExpectedSpec(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "R2" in value and "accuracy" not in value:
+            value = {("accuracy" if key == "R2" else key): item for key, item in value.items()}
         return {"accuracy": value} if isinstance(value, (int, float)) else value
 
 
@@ -469,6 +501,25 @@ class AuditSpec(MaskingSpec):
     strip_prefix: str | None = None
     directory: Path | None = None
     lineage: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def factory(self) -> FactorySpec:
+        """What is under ``model``, for what has to build the model anew.
+
+        Raises:
+            SpecError: If nothing is: the checkpoint is the model.
+        """
+        if self.model is None:
+            raise SpecError(
+                "the audit file names no factory under 'model', and a training has to build the model anew;"
+                " 'mmaudit convert CHECKPOINT --out DIR' drafts one."
+            )
+        return self.model
+
+    @property
+    def label(self) -> str:
+        """What to call the model: the title, else what it is built by, else where it lies."""
+        return self.title or (self.model.factory if self.model else str(self.checkpoint))
 
     @field_validator("model", mode="before")
     @classmethod

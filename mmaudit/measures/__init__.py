@@ -11,11 +11,19 @@ from pathlib import Path
 
 from mmaudit.exceptions import SpecError
 from mmaudit.measures.base import Measure
+from mmaudit.measures.branch_utilization import BranchUtilization
+from mmaudit.measures.calibration import Calibration
+from mmaudit.measures.capacity_gap import CapacityGap
 from mmaudit.measures.coalition_scores import CoalitionScores
+from mmaudit.measures.competition import CompetitionStrength
+from mmaudit.measures.confidence_monotonicity import ConfidenceMonotonicity
 from mmaudit.measures.contribution import Contribution
+from mmaudit.measures.dominance import Dominance
 from mmaudit.measures.evidence import Evidence
+from mmaudit.measures.information import Information
 from mmaudit.measures.interaction import Interaction
 from mmaudit.measures.mask_sensitivity import MaskSensitivity
+from mmaudit.measures.missing_modality import MissingModality
 from mmaudit.measures.mono_modal_response import MonoModalResponse
 from mmaudit.measures.utilization import ConditionalUtilizationRate
 from mmaudit.report.schema import FailureRecord, MeasureResult
@@ -29,7 +37,15 @@ MEASURES: dict[str, type[Measure]] = {
     "contributions": Contribution,
     "interactions": Interaction,
     "utilization": ConditionalUtilizationRate,
+    "branch_utilization": BranchUtilization,
+    "capacity_gap": CapacityGap,
+    "information": Information,
+    "competition": CompetitionStrength,
     "mask_sensitivity": MaskSensitivity,
+    "missing_modality": MissingModality,
+    "calibration": Calibration,
+    "confidence_monotonicity": ConfidenceMonotonicity,
+    "dominance": Dominance,
 }
 
 

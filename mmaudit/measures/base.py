@@ -10,6 +10,7 @@ from mmaudit.exceptions import UndefinedMeasureError
 from mmaudit.measures.evidence import Evidence
 from mmaudit.measures.resampling import UnitSums
 from mmaudit.report.schema import LabelledEstimate, MeasureResult
+from mmaudit.typing import TaskName
 
 __all__ = ["NOT_HERE", "EvidenceMeasure", "Measure", "coalition_name"]
 
@@ -27,6 +28,9 @@ class Measure(ABC):
     key: ClassVar[str]
     title: ClassVar[str]
     unit: ClassVar[str]
+    regression_unit: ClassVar[str] = ""
+    """Unit in a regression, where it is another; so are the bounds then."""
+    regression_bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
     bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
     direction: ClassVar[Literal["higher", "lower", "balanced"]] = "balanced"
     reference: ClassVar[str] = ""
@@ -48,7 +52,7 @@ class Measure(ABC):
         Returns:
             All estimates, or the reason why there are none.
         """
-        return self._result(lambda: self.rows(sums), sums.settings())
+        return self._result(lambda: self.rows(sums), sums.settings(), sums.task)
 
     def available(self, evidence: Evidence) -> bool:
         """Whether the audit collected what the measure reads; it is left out of the record where not."""
@@ -59,7 +63,10 @@ class Measure(ABC):
         return self.compute(evidence.sums)
 
     def _result(
-        self, rows: Callable[[], Iterator[LabelledEstimate]], settings: dict[str, Any]
+        self,
+        rows: Callable[[], Iterator[LabelledEstimate]],
+        settings: dict[str, Any],
+        task: TaskName = "multiclass",
     ) -> MeasureResult:
         found: tuple[LabelledEstimate, ...] = ()
         undefined = None
@@ -67,11 +74,12 @@ class Measure(ABC):
             found = tuple(rows())
         except UndefinedMeasureError as error:
             undefined = str(error)
+        other = task == "regression" and bool(self.regression_unit)
         return MeasureResult(
             key=self.key,
             title=self.title,
-            unit=self.unit,
-            bounds=self.bounds,
+            unit=self.regression_unit if other else self.unit,
+            bounds=self.regression_bounds if other else self.bounds,
             direction=self.direction,
             reference=self.reference,
             settings=settings,
@@ -103,7 +111,7 @@ class EvidenceMeasure(Measure):
     def of(self, evidence: Evidence) -> MeasureResult:
         """Evaluate the measure on an audit's tables."""
         settings = {**evidence.sums.settings(), **evidence.settings(self.tables)}
-        return self._result(lambda: self.rows_of(evidence), settings)
+        return self._result(lambda: self.rows_of(evidence), settings, evidence.task)
 
     def rows(self, sums: UnitSums) -> Iterator[LabelledEstimate]:
         """Not from sums alone."""

@@ -1,4 +1,4 @@
-"""What each modality adds to the score: Shapley values of the accuracy and of the log-likelihood."""
+"""What each modality adds to the score: Shapley values of the accuracy and of the log-likelihood, or of R2 and squared errors."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from mmaudit.measures.shapley import shapley_values
 from mmaudit.report.schema import Estimate, LabelledEstimate
 from mmaudit.typing import FloatArray, GameValues, IntArray
 
-__all__ = ["SCORES", "Contribution", "contribution_shares", "rare_errors", "score_intervals"]
-
-SCORES: tuple[Score, ...] = ("accuracy", "log-likelihood")
+__all__ = ["Contribution", "contribution_shares", "rare_errors", "score_intervals"]
 
 _SMALLEST_TOTAL = 1e-9
 _ENOUGH_SAMPLES = 100
@@ -54,19 +52,31 @@ def contribution_shares(values: GameValues) -> FloatArray:
 def score_intervals(
     score: Score,
     sums: FloatArray,
-    counts: FloatArray,
+    denominators: FloatArray,
     weights: Callable[[int], IntArray],
     *,
     reach: float | FloatArray,
+    units: FloatArray | None = None,
 ) -> Intervals:
-    """Intervals of means of a per-sample quantity of a score.
+    """Intervals of differences of a score between coalitions, and of what is made of them.
 
     Log-likelihoods have long tails and are studentised; correct-or-not takes few values, where
-    studentising fails, and its reach is bounded (see ``mmaudit.measures.intervals``).
+    studentising fails, and its reach is bounded (see ``mmaudit.measures.intervals``). Differences of R2 are covered
+    better by Student's t: 93 to 96 % from 50 samples on, where the studentised bootstrap covers 92 to 95 %.
+
+    Args:
+        score: Whose differences.
+        sums: Of the differences over units, shape ``(U, c)``.
+        denominators: ``UnitSums.weight`` of the score, shape ``(U, 1)``.
+        weights: Units -> bootstrap weights.
+        reach: Largest difference that one sample can make to an accuracy.
+        units: Samples of each unit, where the denominators are none.
     """
     if score == "accuracy":
-        return mean_intervals(sums, counts, reach=reach)
-    return mean_intervals(sums, counts, weights=weights)
+        return mean_intervals(sums, denominators, reach=reach)
+    if score == "R2":
+        return mean_intervals(sums, denominators, units=units)
+    return mean_intervals(sums, denominators, weights=weights)
 
 
 def rare_errors(sums: UnitSums, index: int | None, n: int) -> str | None:
@@ -84,12 +94,13 @@ def rare_errors(sums: UnitSums, index: int | None, n: int) -> str | None:
 class Contribution(Measure):
     """Shapley value of each modality in the games "accuracy" and "mean log-likelihood", and its share.
 
-    Undefined, overall or for a class, for a modality that none of its samples has.
+    Of a regression the games are R2 and the mean negative squared error. Undefined, overall or for a class, for a modality that none of its samples has.
     """
 
     key = "contributions"
     title = "Modality contributions"
     unit = "fraction of samples (accuracy), nats (log-likelihood), 1 (share)"
+    regression_unit = "1 (R2, share), squared unit of the target (negative squared error)"
     direction = "balanced"
     reference = "Shapley 1953; the empty coalition is the model with all modalities masked"
 
@@ -101,26 +112,27 @@ class Contribution(Measure):
             counts = sums.counts(index)
             n, groups = int(counts.sum()), sums.group_count(index, counts)
             absent = sums.absent(index)
-            for score in SCORES:
-                values = sums.contributions(score, index)
+            for score in sums.scores:
+                values, weight = sums.contributions(score, index), sums.weight(score, index)
                 rare = rare_errors(sums, index, n) if score == "accuracy" else None
+                nothing = sums.nothing(score, index)
                 for quantity in ("value", "share"):
-                    if not n:
-                        estimates = [Estimate(undefined="no sample of this class")] * len(
-                            sums.modalities
-                        )
+                    if nothing is not None:
+                        estimates = [Estimate(undefined=nothing)] * len(sums.modalities)
                     elif quantity == "value":
-                        found = score_intervals(score, values, counts, sums.weights, reach=reach)
+                        found = score_intervals(
+                            score, values, weight, sums.weights, reach=reach, units=counts
+                        )
                         estimates = [
                             found.estimate(m, n=n, groups=groups, warning=rare)
                             for m in range(len(sums.modalities))
                         ]
                     else:
-                        estimates = _shares(score, values, counts, sums, n, groups, rare)
+                        estimates = _shares(score, values, weight, sums, counts, groups, rare)
                     for m, (modality, estimate) in enumerate(
                         zip(sums.modalities, estimates, strict=True)
                     ):
-                        if n and absent[m]:
+                        if nothing is None and absent[m]:
                             estimate = Estimate(undefined=NOT_HERE)
                         yield LabelledEstimate(
                             labels={
@@ -136,14 +148,14 @@ class Contribution(Measure):
 def _shares(
     score: Score,
     values: FloatArray,
-    counts: FloatArray,
+    weight: FloatArray,
     sums: UnitSums,
-    n: int,
+    counts: FloatArray,
     groups: int | None,
     rare: str | None,
 ) -> list[Estimate]:
-    total = values.sum(axis=1, keepdims=True)
-    whole = score_intervals(score, total, counts, sums.weights, reach=1.0)
+    n, total = int(counts.sum()), values.sum(axis=1, keepdims=True)
+    whole = score_intervals(score, total, weight, sums.weights, reach=1.0, units=counts)
     value, low, high = (float(end[0]) for end in (whole.value, whole.low, whole.high))
     reason = None
     if abs(value) <= _SMALLEST_TOTAL:

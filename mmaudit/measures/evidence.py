@@ -62,6 +62,7 @@ class Evidence:
                 grouped=self.grouped,
                 seed=self.seed,
                 replicates=self.replicates,
+                task=self.task,
             )
         return self._kept[key]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmaudit.exceptions import UndefinedMeasureError
 from mmaudit.measures.base import NOT_HERE, Measure
-from mmaudit.measures.contribution import SCORES, rare_errors, score_intervals
+from mmaudit.measures.contribution import rare_errors, score_intervals
 from mmaudit.measures.resampling import UnitSums
 from mmaudit.measures.shapley import modality_pairs
 from mmaudit.report.schema import Estimate, LabelledEstimate
@@ -17,7 +17,7 @@ __all__ = ["Interaction"]
 
 
 class Interaction(Measure):
-    """Shapley interaction of each pair in the games "accuracy" and "mean log-likelihood".
+    """Shapley interaction of each pair in the games "accuracy" and "mean log-likelihood" (of a regression R2 and squared errors).
 
     Positive: the two are worth more together than apart (synergy); negative: less (redundancy). Undefined, overall or for a
     class, for a pair with a modality that none of its samples has.
@@ -26,6 +26,7 @@ class Interaction(Measure):
     key = "interactions"
     title = "Pairwise Shapley interactions"
     unit = "fraction of samples (accuracy), nats (log-likelihood)"
+    regression_unit = "1 (R2), squared unit of the target (negative squared error)"
     direction = "balanced"
     reference = "Grabisch & Roubens 1999"
 
@@ -40,15 +41,21 @@ class Interaction(Measure):
             counts = sums.counts(index)
             n, groups = int(counts.sum()), sums.group_count(index, counts)
             absent = sums.absent(index)
-            for score in SCORES:
-                values = sums.interactions(score, index)
-                found = (
-                    score_intervals(score, values, counts, sums.weights, reach=reach) if n else None
-                )
+            for score in sums.scores:
+                nothing, found = sums.nothing(score, index), None
+                if nothing is None:
+                    found = score_intervals(
+                        score,
+                        sums.interactions(score, index),
+                        sums.weight(score, index),
+                        sums.weights,
+                        reach=reach,
+                        units=counts,
+                    )
                 rare = rare_errors(sums, index, n) if score == "accuracy" and n else None
                 for place, (i, j) in enumerate(pairs):
                     if found is None:
-                        estimate = Estimate(undefined="no sample of this class")
+                        estimate = Estimate(undefined=nothing)
                     elif absent[i] or absent[j]:
                         estimate = Estimate(undefined=NOT_HERE)
                     else:

@@ -74,14 +74,20 @@ def _main(sums: UnitSums) -> dict[tuple[str, str], Estimate]:
 
 def _drops(sums: UnitSums) -> dict[str, Estimate]:
     """Score with everything present less the score without a modality."""
-    M = len(sums.modalities)
-    counts, correct = sums.counts(None), sums.correct(None)
+    M, score = len(sums.modalities), sums.scores[0]
+    counts, worths = sums.counts(None), sums.worths(score, None)
     n, groups = int(counts.sum()), sums.group_count(None, counts)
+    nothing = sums.nothing(score, None)
+    if nothing is not None:
+        return dict.fromkeys(sums.modalities, Estimate(undefined=nothing))
     without = [2**M - 1 - (1 << m) for m in range(M)]
     reach = np.where(sums.silent(None), 0.0, 1.0)
-    lost = correct[:, [2**M - 1]] - correct[:, without]
-    intervals = score_intervals("accuracy", lost, counts, sums.weights, reach=reach)
-    rare, absent = rare_errors(sums, None, n), sums.absent(None)
+    lost = worths[:, [2**M - 1]] - worths[:, without]
+    intervals = score_intervals(
+        score, lost, sums.weight(score, None), sums.weights, reach=reach, units=counts
+    )
+    rare = rare_errors(sums, None, n) if score == "accuracy" else None
+    absent = sums.absent(None)
     return {
         name: Estimate(undefined=NOT_HERE)
         if absent[m]

@@ -14,9 +14,10 @@ from scipy.special import log_softmax
 
 from mmaudit.exceptions import UndefinedMeasureError
 from mmaudit.measures.base import NOT_HERE, Measure
-from mmaudit.measures.intervals import mean_intervals, proportion_intervals
+from mmaudit.measures.intervals import Intervals, mean_intervals, proportion_intervals
 from mmaudit.measures.resampling import UnitSums
 from mmaudit.measures.shapley import shapley_matrix
+from mmaudit.report.labels import response_score
 from mmaudit.report.schema import Estimate, LabelledEstimate
 from mmaudit.report.tables import LEAST_LOGLIK, NOTHING, TIE
 from mmaudit.typing import EmptyRule, FloatArray, IntArray
@@ -31,6 +32,10 @@ __all__ = [
     "response_sizes",
     "summarise_responses",
 ]
+
+
+_EMPTY_RULES: tuple[EmptyRule, ...] = ("exact", "zero")
+_SAME = "R2 divides by the spread of the target, and the target is the same in all samples here"
 
 
 class ResponseSummary(NamedTuple):
@@ -165,38 +170,46 @@ def summarise_responses(
 
 
 class MonoModalResponse(Measure):
-    """s^m and Acc^m of each modality, with both rules for the empty coalition."""
+    """s^m and Acc^m of each modality, with both rules for the empty coalition.
+
+    Of a regression s^m is the mean squared error, and R2 in place of Acc^m is that, of what the modality alone predicts: the
+    prediction with everything masked plus its response (``exact``), or its response alone (``zero``). R2 is taken over the rows that
+    have the modality; it falls below 0 where that is worse than their mean.
+    """
 
     key = "responses"
     title = "Mono-modal Shapley responses"
     unit = "nats (s), fraction of samples (Acc)"
+    regression_unit = "squared unit of the target (s), 1 (R2)"
     bounds = (0.0, None)
     direction = "balanced"
     reference = "Li et al. 2023 (AGM), equations 1-5"
 
     def rows(self, sums: UnitSums) -> Iterator[LabelledEstimate]:
-        """Labels: ``quantity`` (``s`` or ``Acc``), ``modality``, ``empty``, ``class``."""
+        """Labels: ``quantity`` (``s`` or ``Acc``, of a regression ``R2``), ``modality``, ``empty``, ``class``."""
+        primary = response_score(sums.task)
+        changed = "predictions" if sums.task == "regression" else "class scores"
         for name, index in sums.cells():
             present = sums.present(index)
             size, silent = sums.response_size(index), sums.silent(index)
-            for empty in ("exact", "zero"):
-                accuracy = proportion_intervals(
-                    sums.responses("score", empty, index), present, grouped=sums.grouped
-                )
+            for empty in _EMPTY_RULES:
+                score = _score_intervals(sums, empty, index)
                 loss = mean_intervals(
                     -sums.responses("loglik", empty, index), present, weights=sums.weights
                 )
-                for quantity, intervals in (("s", loss), ("Acc", accuracy)):
+                for quantity, intervals in (("s", loss), (primary, score)):
                     for m, modality in enumerate(sums.modalities):
                         n = int(present[:, m].sum())
                         if n == 0:
                             estimate = Estimate(undefined=NOT_HERE)
                         elif silent[m]:
                             reason = (
-                                f"no response: masking {modality} changes the class scores by "
+                                f"no response: masking {modality} changes the {changed} by "
                                 f"{size[m]:.2g} at most, numerically nothing"
                             )
                             estimate = Estimate(undefined=reason, n=n)
+                        elif not np.isfinite(intervals.value[m]):
+                            estimate = Estimate(undefined=sums.nothing("R2", index) or _SAME, n=n)
                         else:
                             groups = sums.group_count(index, present[:, m])
                             estimate = intervals.estimate(m, n=n, groups=groups)
@@ -209,3 +222,11 @@ class MonoModalResponse(Measure):
                             },
                             estimate=estimate,
                         )
+
+
+def _score_intervals(sums: UnitSums, empty: EmptyRule, index: int | None) -> Intervals:
+    present, values = sums.present(index), sums.responses("score", empty, index)
+    if sums.task != "regression":
+        return proportion_intervals(values, present, grouped=sums.grouped)
+    weight = sums.response_weight(index)
+    return mean_intervals(values, weight, weights=sums.weights, units=present)

@@ -21,16 +21,17 @@ import numpy as np
 from mmaudit.exceptions import RecordError
 from mmaudit.measures.resampling import (
     MOST_UNITS,
-    VALUE_COLUMNS,
     UnitSums,
     check_chunk,
     class_coalitions,
     finite_rows,
     limits,
 )
+from mmaudit.measures.table_rows import value_columns
+from mmaudit.measures.target_spread import Spreads, target_spreads
 from mmaudit.measures.units import distinct_keys, place_units, unit_keys
 from mmaudit.report.tables import read_chunks
-from mmaudit.typing import IntArray
+from mmaudit.typing import IntArray, TaskName
 
 __all__ = ["PairedSums", "Table", "pair_tables"]
 
@@ -63,7 +64,7 @@ class PairedSums:
         after: Sums of the second.
         discordant: Samples with a one in the second table alone (0) and in the first alone (1), shape ``(2, K, C)``. The C
             columns are whether each of ``class_coalitions(M)`` is correct, then for the rules ``exact`` and ``zero`` whether
-            the response of each modality is.
+            the response of each modality is. Zeros in a regression, where nothing is correct or not.
         uneven: Whether a response of the class counts as partly correct somewhere, because classes tie, shape ``(K, C)``.
         only_before: Rows that only the first table has.
         only_after: Rows that only the second has.
@@ -108,6 +109,7 @@ def pair_tables(
     grouped: bool,
     seed: int,
     replicates: int = 2000,
+    task: TaskName = "multiclass",
     most_units: int = MOST_UNITS,
     part_bytes: int = _PART_BYTES,
 ) -> PairedSums:
@@ -120,6 +122,7 @@ def pair_tables(
         grouped: Whether to resample the ``group`` column instead of samples.
         seed: Of the blocks and of the bootstrap.
         replicates: Bootstrap replicates, at least 100.
+        task: What the models predict.
         most_units: Beyond so many samples or groups, blocks are resampled.
         part_bytes: Memory for matching.
 
@@ -133,11 +136,23 @@ def pair_tables(
     if replicates < 100:
         raise RecordError(f"expected at least 100 bootstrap replicates, got {replicates}")
     M, K = len(before.modalities), len(classes)
-    most = limits(M, K, most_units)
+    most = limits(M, K, most_units, task)
     stop_at = None if grouped else max(most.units, most.class_units)
     known = distinct_keys(before.folder, "group" if grouped else "sample_id", seed, stop_at=stop_at)
     if not len(known):
         raise RecordError(f"the table in {before.folder} has no rows; there is nothing to compare")
+
+    columns = len(class_coalitions(M)) + 2 * M
+    parts = 1 + max(before.samples, after.samples) * (_SAMPLE_BYTES + columns // 8) // part_bytes
+
+    def matched(pairs: PairedSums | None) -> Iterator[tuple[_Reader, _Rows]]:
+        for part in range(parts):
+            reader = _Reader(M, K, grouped, seed, task, most.rows, part, parts)
+            rows = _Rows(reader, before, known, most.units, most.class_units)
+            _add_after(pairs, rows, reader, after, before.modalities)
+            yield reader, rows
+
+    spreads = _spreads(matched(None), M, K) if task == "regression" else None
 
     def empty_sums() -> UnitSums:
         return UnitSums(
@@ -148,9 +163,10 @@ def pair_tables(
             replicates=replicates,
             units=min(most.units, len(known)),
             class_units=min(most.class_units, len(known)),
+            task=task,
+            spreads=spreads,
         )
 
-    columns = len(class_coalitions(M)) + 2 * M
     pairs = PairedSums(
         before=empty_sums(),
         after=empty_sums(),
@@ -158,17 +174,13 @@ def pair_tables(
         uneven=np.zeros((K, columns), bool),
     )
     with_groups = np.zeros(len(known) if grouped else 0, bool)
-    parts = 1 + max(before.samples, after.samples) * (_SAMPLE_BYTES + columns // 8) // part_bytes
-    for part in range(parts):
-        reader = _Reader(M, K, grouped, seed, most.rows, part, parts)
-        rows = _Rows(reader, before, known, most.units, most.class_units)
-        _add_after(pairs, rows, reader, after)
+    for reader, rows in matched(pairs):
         for keys, chunk in reader.chunks(before):
             at = np.searchsorted(rows.key, keys)
             used = rows.used[at]
             at, chunk = at[used], _only(chunk, used)
             pairs.before.add(chunk, rows.unit[at], rows.class_unit[at])
-            np.logical_or.at(pairs.uneven, chunk["target"], _partly(chunk, M))
+            np.logical_or.at(pairs.uneven, chunk["target"], reader.partly(chunk))
         if grouped:
             with_groups[np.searchsorted(known, rows.group[rows.used])] = True
     if not pairs.before.samples:
@@ -180,6 +192,15 @@ def pair_tables(
     return pairs
 
 
+def _spreads(matched: Iterator[tuple[_Reader, _Rows]], M: int, K: int) -> Spreads:
+    """How far the targets of the rows spread that both tables have."""
+    parts = (
+        {"target": r.target[r.used], "truth": r.truth[r.used], "present": r.present[r.used]}
+        for _, r in matched
+    )
+    return target_spreads(parts, M, K)
+
+
 class _Reader(NamedTuple):
     """Reads the rows of one part of the samples."""
 
@@ -187,6 +208,7 @@ class _Reader(NamedTuple):
     K: int
     grouped: bool
     seed: int
+    task: TaskName
     rows: int
     part: int
     parts: int
@@ -195,7 +217,10 @@ class _Reader(NamedTuple):
         self, table: Table, order: tuple[str, ...] | None = None
     ) -> Iterator[tuple[IntArray, _Chunk]]:
         """Keys of the samples and their rows; the modalities are put in another order if one is given."""
-        columns = (*VALUE_COLUMNS, "group") if self.grouped else VALUE_COLUMNS
+        columns = value_columns(self.task)
+        if self.task == "multilabel":
+            columns = (*columns, "truth")
+        columns = (*columns, "group") if self.grouped else columns
         for chunk in read_chunks(table.folder, columns, rows=self.rows):
             check_chunk(chunk, self.M, self.K)
             keys = unit_keys(chunk["sample_id"], self.seed)
@@ -217,6 +242,34 @@ class _Reader(NamedTuple):
             )
         return unit_keys(chunk["group"], self.seed)
 
+    def truth(self, chunk: _Chunk) -> np.ndarray:
+        """What is judged by beside the class cell; zeros where the cell says it all."""
+        return chunk["truth"] if "truth" in chunk else np.zeros(len(chunk["target"]), np.int8)
+
+    def ones(self, chunk: _Chunk) -> np.ndarray:
+        """Whether a row counts as wholly correct, columns as in ``PairedSums.discordant``."""
+        if self.task == "regression":
+            return np.zeros(
+                (len(chunk["target"]), len(class_coalitions(self.M)) + 2 * self.M), bool
+            )
+        has = (chunk["present"][:, None] >> np.arange(self.M) & 1).astype(bool)
+        scores = [
+            (chunk[f"response_score_{empty}"] >= 1 - 1e-6) & has for empty in ("exact", "zero")
+        ]
+        return np.hstack([chunk["correct"][:, class_coalitions(self.M)] > 0, *scores])
+
+    def partly(self, chunk: _Chunk) -> np.ndarray:
+        """Whether a row counts as partly correct, columns as in ``PairedSums.discordant``."""
+        whole = np.zeros((len(chunk["target"]), len(class_coalitions(self.M))), bool)
+        if self.task == "regression":
+            return np.hstack([whole, np.zeros((len(whole), 2 * self.M), bool)])
+        has = (chunk["present"][:, None] >> np.arange(self.M) & 1).astype(bool)
+        partly = []
+        for empty in ("exact", "zero"):
+            score = chunk[f"response_score_{empty}"]
+            partly.append((score > 1e-6) & (score < 1 - 1e-6) & has)
+        return np.hstack([whole, *partly])
+
 
 class _Rows:
     """What matching keeps of the first table: one entry for each sample, sorted by key."""
@@ -232,13 +285,14 @@ class _Rows:
                     chunk["target"],
                     chunk["present"],
                     reader.group_keys(chunk),
+                    reader.truth(chunk),
                     finite_rows(chunk, reader.M),
-                    np.packbits(_ones(chunk, reader.M), axis=1),
+                    np.packbits(reader.ones(chunk), axis=1),
                 )
             )
         parts = [np.concatenate(column) for column in zip(*found, strict=True)]
         order = np.argsort(parts[0], kind="stable")
-        self.key, self.target, self.present, self.group, self.finite, self.ones = (
+        self.key, self.target, self.present, self.group, self.truth, self.finite, self.ones = (
             column[order] for column in parts
         )
         if (self.key[1:] == self.key[:-1]).any():
@@ -251,34 +305,45 @@ class _Rows:
         self.used = np.zeros(len(self.key), bool)
 
 
-def _add_after(pairs: PairedSums, rows: _Rows, reader: _Reader, table: Table) -> None:
-    """Match the rows of the second table, and add them to its sums."""
+def _add_after(
+    pairs: PairedSums | None,
+    rows: _Rows,
+    reader: _Reader,
+    table: Table,
+    order: tuple[str, ...],
+) -> None:
+    """Match the rows of the second table, and add them to its sums if there are any yet."""
     M = reader.M
-    for keys, chunk in reader.chunks(table, pairs.before.modalities):
+    for keys, chunk in reader.chunks(table, order):
         at = np.minimum(np.searchsorted(rows.key, keys), max(len(rows.key) - 1, 0))
         both = rows.key[at] == keys if len(rows.key) else np.zeros(len(keys), bool)
-        pairs.only_after += int((~both).sum())
-        at, chunk = at[both], _only(chunk, both)
+        at, chunk, seen = at[both], _only(chunk, both), len(keys)
         np.add.at(rows.met, at, 1)
         if (rows.met[at] > 1).any():
             raise RecordError(_not_unique(table))
         _check_alike(rows, at, chunk, reader)
         used = finite_rows(chunk, M) & rows.finite[at]
-        pairs.not_finite += int((~used).sum())
+        lost = int((~used).sum())
         at, chunk = at[used], _only(chunk, used)
         rows.used[at] = True
+        if pairs is None:
+            continue
+        pairs.only_after += seen - int(both.sum())
+        pairs.not_finite += lost
         pairs.after.add(chunk, rows.unit[at], rows.class_unit[at])
-        ones = _ones(chunk, M)
+        ones = reader.ones(chunk)
         were = np.unpackbits(rows.ones[at], axis=1, count=ones.shape[1]).astype(bool)
         np.add.at(pairs.discordant[0], chunk["target"], ones & ~were)
         np.add.at(pairs.discordant[1], chunk["target"], were & ~ones)
-        np.logical_or.at(pairs.uneven, chunk["target"], _partly(chunk, M))
-    pairs.only_before += int((rows.met == 0).sum())
+        np.logical_or.at(pairs.uneven, chunk["target"], reader.partly(chunk))
+    if pairs is not None:
+        pairs.only_before += int((rows.met == 0).sum())
 
 
 def _check_alike(rows: _Rows, at: IntArray, chunk: _Chunk, reader: _Reader) -> None:
     for what, one, other in (
         ("target", rows.target[at], chunk["target"]),
+        ("target", rows.truth[at], reader.truth(chunk)),
         ("set of modalities", rows.present[at], chunk["present"]),
         ("group", rows.group[at], reader.group_keys(chunk)),
     ):
@@ -288,24 +353,6 @@ def _check_alike(rows: _Rows, at: IntArray, chunk: _Chunk, reader: _Reader) -> N
                 f"sample {chunk['sample_id'][differ][0]} has another {what} in the second record than in the first, so the "
                 f"two are not about the same data; audit both models on the same samples"
             )
-
-
-def _ones(chunk: _Chunk, M: int) -> np.ndarray:
-    """Whether a sample counts as wholly correct, columns as in ``PairedSums.discordant``."""
-    has = (chunk["present"][:, None] >> np.arange(M) & 1).astype(bool)
-    scores = [(chunk[f"response_score_{empty}"] >= 1 - 1e-6) & has for empty in ("exact", "zero")]
-    return np.hstack([chunk["correct"][:, class_coalitions(M)] > 0, *scores])
-
-
-def _partly(chunk: _Chunk, M: int) -> np.ndarray:
-    """Whether a sample counts as partly correct, columns as in ``PairedSums.discordant``."""
-    has = (chunk["present"][:, None] >> np.arange(M) & 1).astype(bool)
-    whole = np.zeros((len(has), len(class_coalitions(M))), bool)
-    partly = []
-    for empty in ("exact", "zero"):
-        score = chunk[f"response_score_{empty}"]
-        partly.append((score > 1e-6) & (score < 1 - 1e-6) & has)
-    return np.hstack([whole, *partly])
 
 
 def _reordered(chunk: _Chunk, names: tuple[str, ...], order: tuple[str, ...]) -> _Chunk:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mmaudit.measures.base import coalition_name
-from mmaudit.measures.contribution import SCORES
 from mmaudit.measures.resampling import UnitSums, class_coalitions
 from mmaudit.measures.shapley import modality_pairs
 from mmaudit.measures.utilization import spread_pair
+from mmaudit.report.labels import response_score
 from mmaudit.typing import FloatArray, IntArray
 
 __all__ = ["RATIOS", "SPREAD", "Ratios"]
@@ -42,11 +42,12 @@ class Ratios(NamedTuple):
 
 
 def _coalitions(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
-    counts, kept = sums.counts(index), class_coalitions(len(sums.modalities))
-    correct = sums.correct(index)
-    columns = {"accuracy": correct[:, kept] if index is None else correct}
+    kept = class_coalitions(len(sums.modalities))
+    primary, second = sums.scores
+    worths = sums.worths(primary, index)
+    columns = {primary: worths[:, kept] if index is None else worths}
     if index is None:
-        columns["log-likelihood"] = sums.loglik()[:, kept]
+        columns[second] = sums.loglik()[:, kept]
     for score, values in columns.items():
         labels = tuple(
             {"coalition": coalition_name(int(c), sums.modalities), "score": score} for c in kept
@@ -55,8 +56,8 @@ def _coalitions(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
         yield Ratios(
             labels=labels,
             numerators=values,
-            denominators=counts,
-            counts=counts,
+            denominators=sums.weight(score, index),
+            counts=sums.counts(index),
             reach=np.full(len(kept), 1.0 if exact else 0.0),
             tally=np.arange(len(kept)) if exact else None,
         )
@@ -66,7 +67,7 @@ def _responses(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
     M, present = len(sums.modalities), sums.present(index)
     start = len(class_coalitions(M))
     for place, empty in enumerate(("exact", "zero")):
-        for quantity, column in (("s", "loglik"), ("Acc", "score")):
+        for quantity, column in (("s", "loglik"), (response_score(sums.task), "score")):
             exact = quantity == "Acc"
             values = sums.responses(column, empty, index)
             yield Ratios(
@@ -74,8 +75,8 @@ def _responses(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
                     {"quantity": quantity, "modality": name, "empty": empty}
                     for name in sums.modalities
                 ),
-                numerators=values if exact else -values,
-                denominators=present,
+                numerators=-values if quantity == "s" else values,
+                denominators=present if quantity == "s" else sums.response_weight(index),
                 counts=present,
                 reach=np.full(M, 1.0 if exact else 0.0),
                 tally=start + place * M + np.arange(M) if exact else None,
@@ -84,17 +85,18 @@ def _responses(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
 
 def _contributions(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
     counts = sums.counts(index)
-    for score in SCORES:
+    for score in sums.scores:
         values = sums.contributions(score, index)
         for quantity in ("value", "share"):
             bounded = quantity == "value" and score == "accuracy"
+            weight = sums.weight(score, index)
             yield Ratios(
                 labels=tuple(
                     {"modality": name, "score": score, "quantity": quantity}
                     for name in sums.modalities
                 ),
                 numerators=values,
-                denominators=counts if quantity == "value" else values.sum(axis=1, keepdims=True),
+                denominators=weight if quantity == "value" else values.sum(axis=1, keepdims=True),
                 counts=counts,
                 reach=np.where(sums.silent(None), 0.0, 2.0 if bounded else 0.0),
             )
@@ -102,8 +104,7 @@ def _contributions(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
 
 def _interactions(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
     pairs, silent = modality_pairs(len(sums.modalities)), sums.silent(None)
-    counts = sums.counts(index)
-    for score in SCORES if pairs else ():
+    for score in sums.scores if pairs else ():
         bound = 4.0 if score == "accuracy" else 0.0
         yield Ratios(
             labels=tuple(
@@ -111,15 +112,15 @@ def _interactions(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
                 for i, j in pairs
             ),
             numerators=sums.interactions(score, index),
-            denominators=counts,
-            counts=counts,
+            denominators=sums.weight(score, index),
+            counts=sums.counts(index),
             reach=np.array([0.0 if silent[i] or silent[j] else bound for i, j in pairs]),
         )
 
 
 def _utilization(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
     """u(m|S) for all S of up to five modalities, beyond that given none and given all others; d_util."""
-    M, counts, correct = len(sums.modalities), sums.counts(index), sums.correct(index)
+    M, counts, worths = len(sums.modalities), sums.counts(index), sums.worths(sums.scores[0], index)
     place = {int(c): at for at, c in enumerate(sums.coalitions(index))}
     kept = {int(c) for c in class_coalitions(M)} if index is None else set()
     labels, more, less, reach = [], [], [], []
@@ -131,9 +132,9 @@ def _utilization(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
             labels.append(
                 {"quantity": "u", "modality": name, "given": coalition_name(S, sums.modalities)}
             )
-            more.append(correct[:, place[S | 1 << m]])
-            less.append(correct[:, place[S]])
-            reach.append(0.0 if sums.silent(None)[m] else 2.0)
+            more.append(worths[:, place[S | 1 << m]])
+            less.append(worths[:, place[S]])
+            reach.append(_reach(sums) * (not sums.silent(None)[m]))
     with_, without = np.stack(more, axis=1), np.stack(less, axis=1)
     total = np.maximum(with_.sum(axis=0), 1.0)
     yield Ratios(
@@ -148,10 +149,10 @@ def _utilization(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
 
 
 def _spread(sums: UnitSums, index: int | None) -> Ratios:
-    M, counts, correct = len(sums.modalities), sums.counts(index), sums.correct(index)
+    M, counts, worths = len(sums.modalities), sums.counts(index), sums.worths(sums.scores[0], index)
     place = {int(c): at for at, c in enumerate(sums.coalitions(index))}
-    without = correct[:, [place[2**M - 1 - (1 << m)] for m in range(M)]]
-    grand = correct[:, [place[2**M - 1]]]
+    without = worths[:, [place[2**M - 1 - (1 << m)] for m in range(M)]]
+    grand = worths[:, [place[2**M - 1]]]
     (high, low), _ = spread_pair(sums, without, ~sums.absent(index))
     name = SPREAD if M > 2 else f"{sums.modalities[1]} - {sums.modalities[0]}"
     return Ratios(
@@ -159,8 +160,13 @@ def _spread(sums: UnitSums, index: int | None) -> Ratios:
         numerators=without[:, [low]] - without[:, [high]],
         denominators=grand,
         counts=counts,
-        reach=np.array([2.0 * counts.sum() / max(grand.sum(), 1.0)]),
+        reach=np.array([_reach(sums) * counts.sum() / max(grand.sum(), 1.0)]),
     )
+
+
+def _reach(sums: UnitSums) -> float:
+    """Largest change of a rate by one sample, in samples; 0 for R2, where none can be named."""
+    return 2.0 if sums.scores[0] == "accuracy" else 0.0
 
 
 RATIOS: dict[str, Callable[[UnitSums, int | None], Iterator[Ratios]]] = {

@@ -1,4 +1,4 @@
-"""How much accuracy hangs on one modality, given others: conditional utilization rates by masking."""
+"""How much of the accuracy (of R2) hangs on one modality, given others: conditional utilization rates by masking."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 
 from mmaudit.exceptions import UndefinedMeasureError
 from mmaudit.measures.base import NOT_HERE, Measure, coalition_name
-from mmaudit.measures.intervals import difference_intervals, loss_intervals
+from mmaudit.measures.intervals import Intervals, difference_intervals, loss_intervals
+from mmaudit.measures.quotients import quotient_intervals
 from mmaudit.measures.resampling import UnitSums
 from mmaudit.measures.shapley import game_size
 from mmaudit.report.schema import Estimate, LabelledEstimate
@@ -87,7 +88,8 @@ def utilization_spread(rates: FloatArray) -> float:
 class ConditionalUtilizationRate(Measure):
     """u(m|S) for every modality m and every coalition S without it, and d_util.
 
-    For each class u(m|rest) alone. With more than two modalities d_util is the difference between
+    Of a regression the share of R2 that is lost; above 1 where R2(S) is below 0, and undefined where R2(S + m) is not above 0
+    for certain. For each class u(m|rest) alone. With more than two modalities d_util is the difference between
     the largest and the smallest rate; which two these are is found in the same data, so where
     resampling changes them the estimate warns. A modality that no sample (of the class) has is undefined and not compared;
     a rate given it equals the rate without it.
@@ -96,6 +98,7 @@ class ConditionalUtilizationRate(Measure):
     key = "utilization"
     title = "Conditional utilization rates"
     unit = "fraction of accuracy"
+    regression_unit = "fraction of R2"
     bounds = (None, 1.0)
     direction = "balanced"
     reference = "Wu et al. 2022, arXiv:2202.05306 (by masking)"
@@ -109,25 +112,27 @@ class ConditionalUtilizationRate(Measure):
         M = len(sums.modalities)
         silent = sums.silent(None)
         for name, index in sums.cells():
-            counts, correct = sums.counts(index), sums.correct(index)
+            counts, worths = sums.counts(index), sums.worths(sums.scores[0], index)
             n, groups = int(counts.sum()), sums.group_count(index, counts)
+            nothing = sums.nothing(sums.scores[0], index)
             absent = sums.absent(index)
             place = {int(c): at for at, c in enumerate(sums.coalitions(index))}
             for m, modality in enumerate(sums.modalities):
                 rest = 2**M - 1 - (1 << m)
                 given = _without(m, M) if index is None else np.array([rest])
-                more = correct[:, [place[int(S) | 1 << m] for S in given]]
-                less = correct[:, [place[int(S)] for S in given]]
+                more = worths[:, [place[int(S) | 1 << m] for S in given]]
+                less = worths[:, [place[int(S)] for S in given]]
                 reach = 0.0 if silent[m] else 1.0
-                found = loss_intervals(less, more, counts, reach=reach) if n else None
+                found = _lost(sums, less, more, counts, reach) if nothing is None else None
                 for at, S in enumerate(given):
                     if found is None:
-                        estimate = Estimate(undefined="no sample of this class")
+                        estimate = Estimate(undefined=nothing, n=n)
                     elif absent[m]:
                         estimate = Estimate(undefined=NOT_HERE)
-                    elif more[:, at].sum() == 0:
+                    elif not np.isfinite(found.value[at]):
                         whole = coalition_name(int(S) | 1 << m, sums.modalities)
-                        estimate = Estimate(undefined=f"the accuracy of {whole} is 0", n=n)
+                        reason = _not_above_0(sums, index, more[:, at], f"of {whole}")
+                        estimate = Estimate(undefined=reason, n=n)
                     else:
                         estimate = found.estimate(at, n=n, groups=groups)
                     labels = {
@@ -139,35 +144,62 @@ class ConditionalUtilizationRate(Measure):
                     yield LabelledEstimate(labels=labels, estimate=estimate)
             if M > 1:
                 rests = [place[2**M - 1 - (1 << m)] for m in range(M)]
-                grand = correct[:, [place[2**M - 1]] * M]
-                yield _spread_row(sums, name, correct[:, rests], grand, counts, groups, ~absent)
+                yield _spread_row(
+                    sums, name, index, worths[:, rests], worths[:, [place[2**M - 1]]], nothing
+                )
+
+
+def _lost(
+    sums: UnitSums, less: FloatArray, more: FloatArray, counts: FloatArray, reach: float
+) -> Intervals:
+    """Intervals of the rates; the value is not finite where there is none."""
+    if sums.scores[0] == "accuracy":
+        return loss_intervals(less, more, counts, reach=reach)
+    return quotient_intervals(more - less, more, counts)
+
+
+def _not_above_0(sums: UnitSums, index: int | None, worths: FloatArray, what: str) -> str:
+    """Why there is no share of a score that is lost."""
+    score = sums.scores[0]
+    if score == "accuracy":
+        return f"the accuracy {what} is 0"
+    value = worths.sum() / sums.weight(score, index).sum()
+    why = "is" if value <= 0 else "is not above 0 for certain, it is"
+    return f"the {score} {what} {why} {value:.3g}, and a share is taken of it"
 
 
 def _spread_row(
     sums: UnitSums,
     name: str,
+    index: int | None,
     without: FloatArray,
-    with_: FloatArray,
-    counts: FloatArray,
-    groups: int | None,
-    here: np.ndarray,
+    grand: FloatArray,
+    nothing: str | None,
 ) -> LabelledEstimate:
-    n = int(counts.sum())
+    counts, here = sums.counts(index), ~sums.absent(index)
+    n, groups = int(counts.sum()), sums.group_count(index, counts)
     two = len(sums.modalities) == 2
-    if n == 0 or with_.sum() == 0 or here.sum() < 2:
-        pair = " - ".join(sums.modalities[::-1]) if two else "max - min"
-        reason = "no sample of this class"
-        if n and here.sum() < 2:
-            lacking = " or ".join(np.array(sums.modalities)[~here])
-            reason = f"d_util compares at least two modalities, and no sample here has {lacking}"
-        elif n:
-            reason = "the accuracy of all modalities together is 0"
-        estimate = Estimate(undefined=reason, n=n)
-    else:
+    pair = " - ".join(sums.modalities[::-1]) if two else "max - min"
+    reason = nothing
+    if reason is None and here.sum() < 2:
+        lacking = " or ".join(np.array(sums.modalities)[~here])
+        reason = f"d_util compares at least two modalities, and no sample here has {lacking}"
+    if reason is None:
         (high, low), warning = spread_pair(sums, without, here)
+        if sums.scores[0] == "accuracy":
+            with_ = np.repeat(grand, len(sums.modalities), axis=1)
+            defined = grand.sum() > 0
+            found = difference_intervals(without, with_, counts, (high, low)) if defined else None
+        else:
+            found = quotient_intervals(without[:, [low]] - without[:, [high]], grand, counts)
+            defined = bool(np.isfinite(found.value[0]))
+        if not defined or found is None:
+            reason = _not_above_0(sums, index, grand[:, 0], "of all modalities together")
+    if reason is None and found is not None:
         pair = f"{sums.modalities[high]} - {sums.modalities[low]}"
-        found = difference_intervals(without, with_, counts, (high, low))
         estimate = found.estimate(0, n=n, groups=groups, warning=warning)
+    else:
+        estimate = Estimate(undefined=reason, n=n)
     labels = {"quantity": "d_util", "modality": pair, "given": "rest", "class": name}
     return LabelledEstimate(labels=labels, estimate=estimate)
 

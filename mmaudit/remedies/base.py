@@ -11,12 +11,13 @@ from torch import nn
 from mmaudit.checkpoint.model import left_as_it_came
 from mmaudit.checkpoint.structure import Structure, find_structure
 from mmaudit.evidence.coalitions import CoalitionEvaluator
-from mmaudit.exceptions import ModelError
+from mmaudit.exceptions import ModelError, SpecError
 from mmaudit.masking.batches import Batch
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.spec import AuditSpec
 from mmaudit.training.hooks import Hooks, Training
 from mmaudit.training.task import Task
+from mmaudit.typing import TaskName
 
 __all__ = ["Remedy", "RemedyOptions"]
 
@@ -44,12 +45,27 @@ class Remedy(Hooks):
     """Name in print."""
     Options: ClassVar[type[RemedyOptions]] = RemedyOptions
     needs_structure: ClassVar[bool] = True
+    tasks: ClassVar[tuple[TaskName, ...]] = ("multiclass", "binary")
+    """What it can be applied to; most remedies read class scores of samples."""
 
     def __init__(self, task: Task, options: Any, example: Batch) -> None:
         self.task, self.options, self.example = task, options, example
         self.notes: list[str] = []
         """What was done otherwise than asked, for the record."""
         self.structure: Structure | None = None
+
+    @classmethod
+    def check_task(cls, task: TaskName) -> None:
+        """Refuse a task that the remedy has no formulas for.
+
+        Raises:
+            SpecError: With what can be done instead.
+        """
+        if task not in cls.tasks:
+            raise SpecError(
+                f"{cls.title} balances modalities by their class scores and fits the tasks {', '.join(cls.tasks)}, not '{task}': "
+                "take joint or modality_dropout, which fit all."
+            )
 
     @property
     def modalities(self) -> tuple[str, ...]:

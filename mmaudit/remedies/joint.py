@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from mmaudit.remedies.base import Remedy
+from mmaudit.typing import TaskName
 
 __all__ = ["Joint"]
 
@@ -32,3 +35,4 @@ class Joint(Remedy):
     key = "joint"
     title = "joint training"
     needs_structure = False
+    tasks = get_args(TaskName)

@@ -232,10 +232,11 @@ class MLA(Remedy):
     def audit_changes(self, spec: AuditSpec) -> dict[str, Any]:
         """The model is another one: it is built around the user's, and answers in logits."""
         settings = self._model.settings()
-        args: dict[str, Any] = {"factory": spec.model.factory, "args": spec.model.args, **settings}
-        if spec.model.factory == FACTORY:
-            args = {**spec.model.args, **settings}
-        inside = "" if spec.model.factory == FACTORY else "model."
+        factory = spec.factory
+        args: dict[str, Any] = {"factory": factory.factory, "args": factory.args, **settings}
+        if factory.factory == FACTORY:
+            args = {**factory.args, **settings}
+        inside = "" if factory.factory == FACTORY else "model."
         modalities = {
             name: part.model_copy(
                 update={
@@ -250,6 +251,7 @@ class MLA(Remedy):
         }
         return {
             "model": FactorySpec(factory=FACTORY, args=args),
+            "branches": None,
             "call": self.task.spec.call,
             "outputs": OutputSpec(),
             "latent": None,

@@ -5,6 +5,8 @@ Neverova, Wolf, Taylor, Nebout: *ModDrop: adaptive multi-modal gesture recogniti
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from mmaudit.remedies.base import Remedy, RemedyOptions
 from mmaudit.training.hooks import Means, Training
 from mmaudit.training.order import MicroBatch
 from mmaudit.training.task import Labelled
+from mmaudit.typing import TaskName
 
 __all__ = ["ModalityDropout", "ModalityDropoutOptions", "dropped_modalities"]
 
@@ -80,6 +83,7 @@ class ModalityDropout(Remedy):
     title = "modality dropout"
     Options = ModalityDropoutOptions
     needs_structure = False
+    tasks = get_args(TaskName)
     options: ModalityDropoutOptions
 
     def prepare(self, run: Training) -> nn.Module:

@@ -29,26 +29,26 @@ __all__ = [
 ]
 
 MATTERS = 0.02
-"""The smallest change of accuracy that matters; the accuracy is the same where the whole interval is inside it."""
+"""The smallest change of the score that matters; the score is the same where the whole interval is inside it."""
 
 _Kind: TypeAlias = Literal["helps", "hurts", "does not help", "too little data"]
 _LEVEL = 0.05
 _MOST_NAMED = 3
 _KINDS: tuple[tuple[str, str, dict[str, str]], ...] = (
-    ("response accuracy", "responses", {}),
+    ("response", "responses", {}),
     ("utilization", "utilization", {"given": "rest"}),
     ("contribution", "contributions", {}),
 )
-"""What is said of each modality: in words, the measure, and its labels."""
+"""What is said of each modality: in words (a response is that of the score), the measure, and its labels."""
 
 
 class Change(NamedTuple):
     """One of the main numbers."""
 
     kind: str
-    """``accuracy``, ``response accuracy``, ``utilization`` (given the rest) or ``contribution`` (to the accuracy)."""
+    """The score (``accuracy``, ``R2``), ``response accuracy`` (``response R2``), ``utilization`` (given the rest) or ``contribution``."""
     modality: str | None
-    """``None`` for the accuracy of the whole model."""
+    """``None`` for the score of the whole model."""
     row: Difference
 
     @property
@@ -60,7 +60,7 @@ class Change(NamedTuple):
 def main_changes(
     modalities: Sequence[str], measures: Mapping[str, ComparedMeasure]
 ) -> tuple[Change, ...]:
-    """The accuracy, then for each modality what the model hears from it; what was not compared is left out.
+    """The score, then for each modality what the model hears from it; what was not compared is left out.
 
     Args:
         modalities: In the order of the record before.
@@ -69,12 +69,16 @@ def main_changes(
     whole = find_difference(
         measures, modalities, "coalitions", coalition=coalition_name(modalities, modalities)
     )
-    changes = [] if whole is None else [Change("accuracy", None, whole)]
+    changes = [] if whole is None else [Change(whole.labels["score"], None, whole)]
     for name in modalities:
         for kind, measure, labels in _KINDS:
             row = find_difference(measures, modalities, measure, modality=name, **labels)
-            if row is not None:
-                changes.append(Change(kind, name, row))
+            if row is None:
+                continue
+            if measure == "responses":
+                score = row.labels["quantity"]
+                kind = f"{kind} {'accuracy' if score == 'Acc' else score}"
+            changes.append(Change(kind, name, row))
     return tuple(changes)
 
 
@@ -123,7 +127,7 @@ def make_verdict(
         same: Whether the models answer every sample alike.
 
     Returns:
-        ``helps`` or ``hurts`` where the accuracy changes and its test says so (5 %); ``does not help`` where the whole interval
+        ``helps`` or ``hurts`` where the score changes and its test says so (5 %); ``does not help`` where the whole interval
         of the change is within ``MATTERS`` of 0; else ``too little data``. What changed for a modality is told beside it, as
         far as its corrected test says so.
     """
@@ -132,23 +136,25 @@ def make_verdict(
         text = f"{name} does not help: the two models answer all {count(samples)} samples alike"
         return Verdict(kind="does not help", headline=_big(text), sentence=_big(f"{text}."))
     changes = main_changes(modalities, measures)
-    accuracy = next((c.row for c in changes if c.modality is None), None)
+    found = next((c for c in changes if c.modality is None), None)
+    score, whole = ("accuracy", None) if found is None else (found.kind, found.row)
+    the = "the accuracy" if score == "accuracy" else score
     moved = _moved(changes)
     caveats = [
         "The intervals are about which samples were drawn; another training seed may give another model."
     ]
-    if accuracy is None or accuracy.difference.value is None:
-        reason = "it was not measured" if accuracy is None else accuracy.difference.undefined
-        text = f"too little data to say whether {name} helps: the accuracy has no difference ({reason})"
+    if whole is None or whole.difference.value is None:
+        reason = "it was not measured" if whole is None else whole.difference.undefined
+        text = f"too little data to say whether {name} helps: {the} has no difference ({reason})"
         return Verdict(
             kind="too little data",
             headline=_big(f"too little data about {name}"),
             sentence=" ".join([_big(f"{text}."), *_told(moved, changes)]),
             caveats=tuple(caveats),
         )
-    if accuracy.difference.warning:
-        caveats.insert(0, f"Accuracy: {accuracy.difference.warning}.")
-    kind, headline, text = _judged(name, accuracy, samples)
+    if whole.difference.warning:
+        caveats.insert(0, f"{_big(score)}: {whole.difference.warning}.")
+    kind, headline, text = _judged(name, whole, samples, score, the)
     used = _used(moved)
     return Verdict(
         kind=kind,
@@ -158,8 +164,10 @@ def make_verdict(
     )
 
 
-def _judged(name: str, row: Difference, samples: int) -> tuple[_Kind, str, str]:
-    """Kind, headline and sentence about the accuracy alone."""
+def _judged(
+    name: str, row: Difference, samples: int, score: str, the: str
+) -> tuple[_Kind, str, str]:
+    """Kind, headline and sentence about the score alone."""
     estimate = row.difference
     assert estimate.value is not None and row.before.value is not None
     assert row.after.value is not None
@@ -171,26 +179,26 @@ def _judged(name: str, row: Difference, samples: int) -> tuple[_Kind, str, str]:
     if row.p is not None and row.p < _LEVEL and estimate.value > 0:
         return (
             "helps",
-            f"{name} helps: accuracy {change}",
-            f"{name} helps: the accuracy rises {way}.",
+            f"{name} helps: {score} {change}",
+            f"{name} helps: {the} rises {way}.",
         )
     if row.p is not None and row.p < _LEVEL and estimate.value < 0:
         return (
             "hurts",
-            f"{name} hurts: accuracy {change}",
-            f"{name} hurts: the accuracy falls {way}.",
+            f"{name} hurts: {score} {change}",
+            f"{name} hurts: {the} falls {way}.",
         )
     if low is not None and high is not None and max(-low, high) <= MATTERS:
         within = f"stays within {number(MATTERS)} of what it was"
         return (
             "does not help",
-            f"{name} does not help: the accuracy {within}",
-            f"{name} does not help: the accuracy {within}, {way}.",
+            f"{name} does not help: {the} {within}",
+            f"{name} does not help: {the} {within}, {way}.",
         )
     return (
         "too little data",
-        f"too little data to say whether {name} helps: accuracy {with_interval(estimate, 3, signed=True)}",
-        f"too little data to say whether {name} helps: on {count(samples)} samples the accuracy goes {way}.",
+        f"too little data to say whether {name} helps: {score} {with_interval(estimate, 3, signed=True)}",
+        f"too little data to say whether {name} helps: on {count(samples)} samples {the} goes {way}.",
     )
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mmaudit.exceptions import RecordError, UndefinedMeasureError
 from mmaudit.report.json_file import read_model, save_model
-from mmaudit.report.labels import complete
+from mmaudit.report.labels import complete, task_in
 from mmaudit.report.schema import Estimate, Note
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Verdict(_Frozen):
     """What the comparison comes to."""
 
     kind: Literal["helps", "hurts", "does not help", "too little data"]
-    """About the accuracy of the whole model."""
+    """About the score of the whole model."""
     headline: str
     """In a few words, for a title."""
     sentence: str
@@ -171,7 +171,7 @@ class Comparison(_Frozen):
             )
         if found.undefined is not None:
             raise UndefinedMeasureError(f"{measure} has no difference here: {found.undefined}")
-        rows = _found(found, complete(measure, labels, self.modalities))
+        rows = _found(found, _completed(found, labels, self.modalities))
         if len(rows) != 1:
             asked = ", ".join(f"{name}={value!r}" for name, value in labels.items())
             raise RecordError(
@@ -248,8 +248,15 @@ def find_difference(
         **labels: What is left out is filled in as in :meth:`mmaudit.AuditReport.estimate`.
     """
     result = measures.get(measure)
-    rows = _found(result, complete(measure, labels, modalities)) if result else []
+    rows = _found(result, _completed(result, labels, modalities)) if result else []
     return rows[0] if len(rows) == 1 else None
+
+
+def _completed(
+    measure: ComparedMeasure, labels: Mapping[str, str], modalities: Sequence[str]
+) -> dict[str, str]:
+    task = task_in(row.labels for row in measure.rows)
+    return complete(measure.key, labels, modalities, task)
 
 
 def _found(measure: ComparedMeasure, labels: Mapping[str, str]) -> list[Difference]:

@@ -11,7 +11,7 @@ import pandas as pd
 from mmaudit.exceptions import RecordError
 from mmaudit.report.labels import LABELS, coalition_names
 from mmaudit.report.schema import MeasureResult
-from mmaudit.report.tables import SCALAR_COLUMNS, read_chunks
+from mmaudit.report.tables import SCALAR_COLUMNS, read_chunks, table_columns
 
 __all__ = ["measure_frame", "samples_frame"]
 
@@ -62,10 +62,11 @@ def samples_frame(
     Args:
         folder: Where the shards lie.
         modalities: Names in the order of the spec.
-        limit: At most so many samples, the first of the data.
+        limit: At most so many rows, the first of the data.
 
     Returns:
-        One row per sample in the order of the data; stored class scores are left out.
+        One row per sample (per segment, label or predicted number of it) in the order of the data, with the columns that the task
+        has; stored scores are left out.
 
     Raises:
         RecordError: If the table is damaged or was made for other modalities.
@@ -76,18 +77,23 @@ def samples_frame(
     chunks: list[pd.DataFrame] = []
     have = 0
     rows = 16_384 if limit is None else min(16_384, max(limit, 1))
-    for chunk in read_chunks(folder, [*SCALAR_COLUMNS, *_PER_COALITION, *_PER_MODALITY], rows=rows):
+    kept = set(table_columns(folder))
+    over_coalitions, over_modalities, scalars = (
+        [name for name in known if name in kept]
+        for known in (_PER_COALITION, _PER_MODALITY, (*SCALAR_COLUMNS, "truth"))
+    )
+    for chunk in read_chunks(folder, [*scalars, *over_coalitions, *over_modalities], rows=rows):
         taken = (
             len(chunk["position"]) if limit is None else min(len(chunk["position"]), limit - have)
         )
         columns: dict[str, np.ndarray] = {
-            name: chunk[name][:taken] for name in ("sample_id", "position", "target", "group")
+            name: chunk[name][:taken] for name in scalars if name != "present"
         }
         for m, modality in enumerate(modalities):
             columns[f"present[{modality}]"] = (chunk["present"][:taken] >> m & 1).astype(bool)
-        for column in _PER_COALITION:
+        for column in over_coalitions:
             _spread(columns, chunk[column][:taken], column, names)
-        for column in _PER_MODALITY:
+        for column in over_modalities:
             _spread(columns, chunk[column][:taken], column, modalities)
         chunks.append(pd.DataFrame(columns))
         have += taken

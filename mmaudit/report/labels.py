@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from mmaudit.report.schema import Record
+
 __all__ = [
     "EMPTY",
     "LABELS",
@@ -13,7 +15,12 @@ __all__ = [
     "coalition_names",
     "complete",
     "others",
+    "primary_score",
+    "response_score",
+    "scores_of",
     "shorten",
+    "task_in",
+    "task_of",
 ]
 
 EMPTY = "none"
@@ -53,7 +60,39 @@ UNSAID: dict[str, dict[str, str]] = {
     "confidence_monotonicity": {"coalition": "any"},
     "dominance": {"quantity": "share"},
 }
-"""Measure -> what a label means where it is not given."""
+"""Measure -> what a label means where it is not given; scores are those of classification, see :func:`complete`."""
+
+_OF_REGRESSION = {"accuracy": "R2", "Acc": "R2", "log-likelihood": "negative squared error"}
+"""Score or quantity of classification -> what stands in its place in a regression."""
+
+
+def task_of(record: Record) -> str:
+    """What the audited model predicts: ``multiclass``, ``binary``, ``segments``, ``multilabel`` or ``regression``."""
+    return str(record.spec.get("task", "multiclass"))
+
+
+def task_in(labels: Iterable[Mapping[str, str]]) -> str:
+    """``regression`` where the labels of some rows name its scores, else ``multiclass``: other tasks have the same scores."""
+    names = set(_OF_REGRESSION.values())
+    found = any(names & {row.get("score"), row.get("quantity")} for row in labels)
+    return "regression" if found else "multiclass"
+
+
+def scores_of(task: str) -> tuple[str, str]:
+    """Names of the two scores of a coalition, the primary one first.
+
+    Example:
+        >>> scores_of("multilabel"), scores_of("regression")
+        (('accuracy', 'log-likelihood'), ('R2', 'negative squared error'))
+    """
+    return (
+        ("R2", "negative squared error") if task == "regression" else ("accuracy", "log-likelihood")
+    )
+
+
+def primary_score(task: str) -> str:
+    """Name of the score that contributions and utilization are told in: ``accuracy``, of a regression ``R2``."""
+    return scores_of(task)[0]
 
 
 def coalition_name(present: Iterable[str], modalities: Sequence[str]) -> str:
@@ -92,18 +131,32 @@ def others(modality: str, modalities: Sequence[str]) -> str:
     return coalition_name((name for name in modalities if name != modality), modalities)
 
 
-def complete(measure: str, labels: Mapping[str, str], modalities: Sequence[str]) -> dict[str, str]:
+def response_score(task: str) -> str:
+    """Name of the share that mono-modal responses get right: ``Acc``, of a regression ``R2``."""
+    return _OF_REGRESSION["Acc"] if task == "regression" else "Acc"
+
+
+def complete(
+    measure: str,
+    labels: Mapping[str, str],
+    modalities: Sequence[str],
+    task: str = "multiclass",
+) -> dict[str, str]:
     """Fill in the labels that were not given, and write coalitions in the order of the spec.
 
     Args:
         measure: Key of the measure.
         labels: What was asked for. ``given="rest"`` means all other modalities.
         modalities: All names, in the order of the spec.
+        task: What the model predicts; decides which score is meant.
 
     Returns:
         The labels to look up; a label without a default stays out.
     """
-    filled = {**UNSAID.get(measure, {}), **labels}
+    unsaid = UNSAID.get(measure, {})
+    if task == "regression":
+        unsaid = {key: _OF_REGRESSION.get(value, value) for key, value in unsaid.items()}
+    filled = {**unsaid, **labels}
     if filled.get("given") == "rest" and "rest" not in modalities:
         filled["given"] = others(filled.get("modality", ""), modalities)
     pair = [filled.get("first", ""), filled.get("second", "")]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmaudit.exceptions import RecordError, UndefinedMeasureError
-from mmaudit.report.labels import complete
+from mmaudit.report.labels import complete, primary_score, task_of
 from mmaudit.report.numbers import count, with_interval
 from mmaudit.report.record_file import RECORD_NAME, read_record, save_record
 from mmaudit.report.schema import (
@@ -105,8 +105,22 @@ class AuditReport:
         return self.record.failures
 
     @property
+    def task(self) -> str:
+        """What the model predicts: ``multiclass``, ``binary``, ``segments``, ``multilabel`` or ``regression``."""
+        return task_of(self.record)
+
+    @property
     def accuracy(self) -> Estimate:
-        """Accuracy of the whole model; undefined where it was not measured."""
+        """Accuracy of the whole model; undefined where it was not measured, and for a regression."""
+        if self.task == "regression":
+            return Estimate(
+                undefined="a regression has no accuracy: its score is R2 (report.score)"
+            )
+        return self.score
+
+    @property
+    def score(self) -> Estimate:
+        """Primary score of the whole model: accuracy, of a regression R2; undefined where it was not measured."""
         try:
             return self.estimate("coalitions", coalition="+".join(self.modalities))
         except (RecordError, UndefinedMeasureError) as error:
@@ -148,7 +162,8 @@ class AuditReport:
         Args:
             key: Measure: ``coalitions``, ``responses``, ``contributions``, ``interactions``, ``utilization``.
             **labels: Such as ``modality="audio", given="image"``. Left out, ``class`` is ``all``, ``score`` is ``accuracy``,
-                ``empty`` is ``exact`` and ``quantity`` is ``value``, of responses ``Acc``, of utilization ``u``. ``given="rest"`` means all
+                ``empty`` is ``exact`` and ``quantity`` is ``value``, of responses ``Acc``, of utilization ``u``; of a regression
+                ``R2`` stands in the place of ``accuracy`` and ``Acc``. ``given="rest"`` means all
                 other modalities; a coalition may be written in any order. ``class`` is a Python keyword: ``**{"class": "3"}``.
 
         Returns:
@@ -159,7 +174,7 @@ class AuditReport:
             RecordError: If there is no such measure or row.
         """
         result = self.measure(key)
-        filled = complete(key, labels, self.modalities)
+        filled = complete(key, labels, self.modalities, self.task)
         found = [row for row in result.rows if filled.items() <= row.labels.items()]
         if len(found) == 1:
             return found[0].estimate
@@ -296,10 +311,10 @@ class AuditReport:
 
     def __repr__(self) -> str:
         names = ", ".join(self.modalities)
-        accuracy = with_interval(self.accuracy, 3)
+        score = f"{primary_score(self.task)} {with_interval(self.score, 3)}"
         return (
             f"<AuditReport '{self.title}': {names}; {count(self.data.samples)} samples, "
-            f"accuracy {accuracy}; {len(self.measures)} measures, {len(self.failures)} failures>"
+            f"{score}; {len(self.measures)} measures, {len(self.failures)} failures>"
         )
 
     def _repr_html_(self) -> str:

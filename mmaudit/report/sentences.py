@@ -5,9 +5,10 @@ The terminal, the pages and the notebook all take their words from here, so that
 
 from __future__ import annotations
 
-from mmaudit.report.labels import complete, shorten
+from mmaudit.report.labels import complete, primary_score, shorten, task_of
 from mmaudit.report.numbers import NO_RESPONSE, with_interval
 from mmaudit.report.schema import Estimate, Record
+from mmaudit.report.statements import advice, of_the_model
 
 __all__ = ["absent_modalities", "find", "masks_text", "standout"]
 
@@ -19,7 +20,7 @@ def find(record: Record, measure: str, **labels: str) -> Estimate | None:
     result = record.measures.get(measure)
     if result is None:
         return None
-    wanted = complete(measure, labels, record.modalities).items()
+    wanted = complete(measure, labels, record.modalities, task_of(record)).items()
     return next((row.estimate for row in result.rows if wanted <= row.labels.items()), None)
 
 
@@ -42,11 +43,16 @@ def standout(record: Record) -> list[str]:
     """Say what stands out.
 
     Returns:
-        At most three sentences, the most telling first: the largest contribution, the modality that costs least once the
+        At most three sentences, the most telling first. Where the record has findings, theirs: problems of the whole model, then
+        what to do. Where it has none: the largest contribution, the modality that costs least once the
         others are there, the one that helps when masked, responses that are nothing, the strongest interaction. Modalities
         that no audited sample has are in none of these; the last sentence, always among the three, names them. Empty where
         the record has no numbers to support any.
     """
+    if record.findings:
+        problems = [f.text for f in of_the_model(record) if f.level in ("problem", "attention")]
+        told = [shorten(text, 400) for text in problems]
+        return [*told, *(found.text for found in advice(record))][:_MOST]
     sentences = [
         text
         for text in (
@@ -84,16 +90,17 @@ def _largest(record: Record) -> str | None:
         return None
     known.sort(key=lambda pair: -(pair[1].value or 0.0))
     name, top = known[0]
+    score = _score(record)
     if len(known) == 1:
-        return f"{_said(name)} contributes {with_interval(top)} of accuracy{_but(top)}."
+        return f"{_said(name)} contributes {with_interval(top)} of {score}{_but(top)}."
     last_name, last = known[-1]
     if top.low is not None and last.high is not None and top.low <= last.high:
         return (
             f"The intervals of the contributions overlap: {_said(name)} {with_interval(top)}, "
-            f"{_said(last_name)} {with_interval(last)} of accuracy{_but(top, last)}."
+            f"{_said(last_name)} {with_interval(last)} of {score}{_but(top, last)}."
         )
     return (
-        f"{_said(name)} contributes most to the accuracy, {with_interval(top)}; "
+        f"{_said(name)} contributes most to {_the(score)}, {with_interval(top)}; "
         f"{_said(last_name)} contributes least, {with_interval(last)}{_but(top, last)}."
     )
 
@@ -108,12 +115,13 @@ def _spare(record: Record) -> str | None:
     if not known:
         return None
     name, least = min(known, key=lambda pair: pair[1].value or 0.0)
+    score = _score(record)
     rest = [other for other in present if other != name]
     there = f"{_said(rest[0])} is there" if len(rest) == 1 else "all others are there"
     if least.high is not None and least.high < 0:
         gain = _opposite(least)
-        return f"Masking {_said(name)} raises the accuracy by {with_interval(gain)} of it once {there}{_but(least)}."
-    return f"Masking {_said(name)} costs {with_interval(least)} of the accuracy once {there}{_but(least)}."
+        return f"Masking {_said(name)} raises {_the(score)} by {with_interval(gain)} of it once {there}{_but(least)}."
+    return f"Masking {_said(name)} costs {with_interval(least)} of {_the(score)} once {there}{_but(least)}."
 
 
 def _silent(record: Record) -> str | None:
@@ -131,8 +139,9 @@ def _together(record: Record) -> str | None:
     """The pair whose interaction is farthest from zero, where its interval excludes zero."""
     result = record.measures.get("interactions")
     best: tuple[str, str, Estimate] | None = None
+    score = _score(record)
     for row in result.rows if result is not None else ():
-        if row.labels.get("score") != "accuracy" or row.labels.get("class") != "all":
+        if row.labels.get("score") != score or row.labels.get("class") != "all":
             continue
         e = row.estimate
         if e.value is None or e.low is None or e.high is None or e.low <= 0 <= e.high:
@@ -143,9 +152,9 @@ def _together(record: Record) -> str | None:
         return None
     names = f"{_said(best[0])} and {_said(best[1])}"
     if (best[2].value or 0.0) > 0:
-        return f"{names} are worth {with_interval(best[2])} of accuracy more together than one by one{_but(best[2])}."
+        return f"{names} are worth {with_interval(best[2])} of {score} more together than one by one{_but(best[2])}."
     less = with_interval(_opposite(best[2]))
-    return f"{names} overlap: together they are worth {less} of accuracy less than one by one{_but(best[2])}."
+    return f"{names} overlap: together they are worth {less} of {score} less than one by one{_but(best[2])}."
 
 
 def _opposite(estimate: Estimate) -> Estimate:
@@ -154,6 +163,14 @@ def _opposite(estimate: Estimate) -> Estimate:
         None if end is None else -end for end in (estimate.value, estimate.high, estimate.low)
     )
     return estimate.model_copy(update={"value": value, "low": low, "high": high})
+
+
+def _score(record: Record) -> str:
+    return primary_score(task_of(record))
+
+
+def _the(score: str) -> str:
+    return "the accuracy" if score == "accuracy" else score
 
 
 def _said(name: str) -> str:

@@ -1,6 +1,6 @@
-"""The per-sample coalition table: its columns, and how to read it without torch.
+"""The coalition table: its columns, and how to read it without torch.
 
-One row is one sample; columns over coalitions are fixed-size lists of length ``2**M`` in bit order (``mmaudit.typing``),
+One row is one sample, or one segment, label or predicted number of it; columns over coalitions are fixed-size lists of length ``2**M`` in bit order (``mmaudit.typing``),
 columns over modalities have length M. The shards carry page checksums, which are verified when read.
 """
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmaudit.exceptions import RecordError
+from mmaudit.typing import TaskName
 
 __all__ = [
     "LEAST_LOGLIK",
@@ -22,8 +23,10 @@ __all__ = [
     "SCALAR_COLUMNS",
     "TIE",
     "coalition_schema",
+    "count_rows",
     "read_chunks",
     "shard_paths",
+    "table_columns",
 ]
 
 LEAST_LOGLIK = -18.420681
@@ -38,42 +41,59 @@ NOTHING = 1e-5
 SCALAR_COLUMNS = ("sample_id", "position", "target", "group", "present")
 
 
-def coalition_schema(modalities: int, classes: int, *, logits: bool = False) -> pa.Schema:
+def coalition_schema(
+    modalities: int, classes: int, *, logits: bool = False, task: TaskName = "multiclass"
+) -> pa.Schema:
     """Columns of the coalition table.
 
     Args:
         modalities: M.
-        classes: K, used where logits are stored.
-        logits: Whether the class scores of every coalition are stored too.
+        classes: Scores of a row, used where logits are stored: K classes, or 1 for a label or a number.
+        logits: Whether the scores of every coalition are stored too.
+        task: What the model predicts.
 
     Returns:
-        ``sample_id`` (string), ``position`` (int64, place in the data), ``target`` (int32), ``group`` (string or null),
-        ``present`` (int32, bit m set where the sample has modality m); per coalition ``prediction`` (int32), ``correct``
-        (uint8), ``loglik`` (float32, nats, log-likelihood of the target), ``confidence`` (float32, probability of the
-        predicted class), ``entropy`` (float32, nats); per modality, for ``exact`` and ``zero``: ``response_prediction_*``
-        (int32), ``response_score_*`` (float32 in [0, 1], 1/c where c classes tie), ``response_loglik_*`` (float32, nats,
-        at least -18.42), and ``response_size`` (float32, largest absolute entry of the exact response less its class mean).
+        ``sample_id`` (string; ``<sample>#<part>`` where a sample has several rows), ``position`` (int64, place of the sample in
+        the data), ``target`` (int32, the class; of a label or a predicted number its place, so that class cells are labels or
+        numbers), ``group`` (string or null; the sample where a sample has several rows), ``present`` (int32, bit m set where the
+        sample has modality m).
+
+        With classes, per coalition ``prediction`` (int32; of a label 0 or 1), ``correct`` (uint8), ``loglik`` (float32, nats,
+        log-likelihood of the target), ``confidence`` (float32, probability of the predicted class), ``entropy`` (float32, nats);
+        per modality, for ``exact`` and ``zero``: ``response_prediction_*`` (int32), ``response_score_*`` (float32 in [0, 1], 1/c
+        where c classes tie), ``response_loglik_*`` (float32, nats, at least -18.42), and ``response_size`` (float32, largest
+        absolute entry of the exact response less its class mean). ``multilabel`` has a further column ``truth`` (int32, 0 or 1).
+
+        For ``regression`` (float64, in the unit of the target or its square) ``truth``, per coalition ``prediction`` and
+        ``loglik``, which is the negative squared error; per modality ``response_prediction_*`` (what it alone predicts: with
+        ``exact``, the empty coalition's prediction plus its response), ``response_loglik_*`` (negative squared error of that),
+        ``response_size`` (absolute exact response).
     """
     S, M = 2**modalities, modalities
+    numbers = task == "regression"
+    wide = pa.float64() if numbers else pa.float32()
+    said = pa.float64() if numbers else pa.int32()
     columns: list[tuple[str, Any]] = [
         ("sample_id", pa.string()),
         ("position", pa.int64()),
         ("target", pa.int32()),
         ("group", pa.string()),
         ("present", pa.int32()),
-        ("prediction", pa.list_(pa.int32(), S)),
-        ("correct", pa.list_(pa.uint8(), S)),
-        ("loglik", pa.list_(pa.float32(), S)),
-        ("confidence", pa.list_(pa.float32(), S)),
-        ("entropy", pa.list_(pa.float32(), S)),
     ]
+    if numbers or task == "multilabel":
+        columns.append(("truth", said))
+    columns.append(("prediction", pa.list_(said, S)))
+    if not numbers:
+        columns.append(("correct", pa.list_(pa.uint8(), S)))
+    columns.append(("loglik", pa.list_(wide, S)))
+    if not numbers:
+        columns += [(name, pa.list_(wide, S)) for name in ("confidence", "entropy")]
     for empty in ("exact", "zero"):
-        columns += [
-            (f"response_prediction_{empty}", pa.list_(pa.int32(), M)),
-            (f"response_score_{empty}", pa.list_(pa.float32(), M)),
-            (f"response_loglik_{empty}", pa.list_(pa.float32(), M)),
-        ]
-    columns.append(("response_size", pa.list_(pa.float32(), M)))
+        columns.append((f"response_prediction_{empty}", pa.list_(said, M)))
+        if not numbers:
+            columns.append((f"response_score_{empty}", pa.list_(wide, M)))
+        columns.append((f"response_loglik_{empty}", pa.list_(wide, M)))
+    columns.append(("response_size", pa.list_(wide, M)))
     if logits:
         columns.append(("logits", pa.list_(pa.float32(), S * classes)))
     return pa.schema(columns)
@@ -82,6 +102,36 @@ def coalition_schema(modalities: int, classes: int, *, logits: bool = False) -> 
 def shard_paths(folder: Path) -> list[Path]:
     """Shards of a table in a fixed order; empty where there is none."""
     return sorted(folder.glob("part-*.parquet"))
+
+
+def table_columns(folder: Path) -> list[str]:
+    """Names of a table's columns.
+
+    Raises:
+        RecordError: If there is no table, or its first shard is damaged.
+    """
+    shards = shard_paths(folder)
+    if not shards:
+        raise RecordError(f"no table in {folder}: expected files part-*.parquet")
+    try:
+        return list(pq.read_schema(shards[0]).names)
+    except (pa.ArrowException, OSError) as error:
+        raise RecordError(f"{shards[0]} is damaged or no coalition table: {error}") from error
+
+
+def count_rows(folder: Path) -> int:
+    """Rows of a table, without reading them.
+
+    Raises:
+        RecordError: If a shard is damaged.
+    """
+    total = 0
+    for path in shard_paths(folder):
+        try:
+            total += pq.read_metadata(path).num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise RecordError(f"{path} is damaged or no coalition table: {error}") from error
+    return total
 
 
 def read_chunks(

@@ -50,7 +50,7 @@ class Opened:
 
 
 def trainable_spec(audit_file: Path) -> AuditSpec:
-    """The spec of an audit file that names training data.
+    """The spec of an audit file that names training data and a factory.
 
     Raises:
         SpecError: If it cannot be read, or names none.
@@ -60,6 +60,11 @@ def trainable_spec(audit_file: Path) -> AuditSpec:
     if spec.data.train is None:
         raise SpecError(
             f"{audit_file.name} names no training data: add data.train (and data.validation)."
+        )
+    if spec.model is None:
+        raise SpecError(
+            f"{audit_file.name} names no factory under 'model', and a training has to build the model anew;"
+            " 'mmaudit convert CHECKPOINT --out DIR' drafts one."
         )
     return spec
 
@@ -71,7 +76,12 @@ def home_of(audit_file: Path, spec: AuditSpec) -> Path:
 
 
 def open_training(
-    audit_file: Path, spec: AuditSpec, *, seed: int, start: Start = "checkpoint"
+    audit_file: Path,
+    spec: AuditSpec,
+    *,
+    seed: int,
+    start: Start = "checkpoint",
+    trust: bool = False,
 ) -> Opened:
     """Load the model, open its data and gather its masks.
 
@@ -80,16 +90,17 @@ def open_training(
         spec: From :func:`trainable_spec`.
         seed: Of the model's initialisation, and of the samples held out where there is no validation data.
         start: The ``checkpoint``'s weights, or from ``scratch``: as the factory builds the model.
+        trust: Load a checkpoint that runs code when it is loaded.
 
     Raises:
         ModelError: If the model is no torch module.
         DataError: If the data cannot be read.
     """
-    subject = open_subject(audit_file)
+    subject = open_subject(audit_file, trust=trust)
     if start == "scratch":
         with seeded(seed):
             built = load_checkpoint(
-                None, spec.model.factory, args=spec.model.args, directory=subject.directory
+                None, spec.factory.factory, args=spec.factory.args, directory=subject.directory
             )
         subject.model = unwrapped(built.model)
     if not isinstance(subject.model, nn.Module):

@@ -48,13 +48,14 @@ class Samples:
         return replace(self, data=Subset(self.data, list(positions)))
 
     def targets(self) -> np.ndarray:
-        """Classes of all samples; reads them all."""
+        """Classes of all samples, ``(n,)``; reads them all. All 0 where a sample has no class of its own."""
         found = []
         for at in range(0, len(self), 256):
             batch = self.batch(range(at, min(at + 256, len(self))))
             if batch.targets is None:
                 raise DataError("training needs labels: name their path under 'target'.")
-            found.append(batch.targets)
+            targets = batch.targets
+            found.append(targets if targets.ndim == 1 else np.zeros(len(targets), np.int32))
         return np.concatenate(found)
 
 
@@ -82,7 +83,7 @@ def open_samples(source: Any, spec: MaskingSpec, *, directory: Path | None = Non
 
 
 def split_off(samples: Samples, share: float, *, seed: int) -> tuple[Samples, Samples]:
-    """Take a stratified part away.
+    """Take a part away, stratified where samples have classes.
 
     Args:
         samples: At least two of them.
@@ -192,7 +193,7 @@ def _gather(picked: list[tuple[Batch, int]]) -> Batch:
         first,
         data=with_values(first.data, values),
         ids=[batch.ids[row] for batch, row in picked],
-        targets=np.array(targets, dtype=np.int32) if targets else None,
+        targets=np.stack(targets) if targets else None,
         groups=groups or None,
         present={
             name: np.array([batch.present[name][row] for batch, row in picked])

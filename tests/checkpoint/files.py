@@ -143,6 +143,7 @@ def foreign_files() -> dict[str, tuple[str, bytes]]:
             zip_bytes({"config.json": b"{}", "metadata.json": b"{}", "model.weights.h5": b"x"}),
         ),
         "tflite": ("tflite", b"\x1c\0\0\0TFL3" + bytes(50)),
+        "ort": ("ort", b"\x28\0\0\0ORTM" + bytes(50)),
         "gguf": ("gguf", b"GGUF\3\0\0\0" + bytes(50)),
         "npy": ("npy", array.getvalue()),
         "npz": ("npz", arrays.getvalue()),

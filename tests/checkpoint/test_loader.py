@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmaudit.checkpoint import loader
+from mmaudit.checkpoint import reading
 from mmaudit.checkpoint.loader import load_checkpoint, load_into, read_weights
 from mmaudit.exceptions import CheckpointError, MMAuditError, ModelError, SpecError
 from tests.checkpoint.files import save_safetensors, torch_bytes, weights
@@ -560,7 +560,7 @@ def test_models_in_memory_pass_through():
         load_checkpoint(3)
 
 
-def test_factories():
+def test_factories(tmp_path):
     built = load_checkpoint(None, Two, args={"width": 6})
     assert built.model.head.in_features == 6 and not built.model.training
     assert load_checkpoint(None, lambda: len).model is len
@@ -568,8 +568,11 @@ def test_factories():
         SpecError, match=r"'Two' does not take the arguments given .* it takes width=\.\.\.\."
     ):
         load_checkpoint(None, Two, args={"widht": 6})
+    path = write(tmp_path / "best.pt", torch_bytes(weights()))
     with pytest.raises(SpecError, match="Weights need a model"):
-        load_checkpoint("best.pt")
+        load_checkpoint(path)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_checkpoint(tmp_path / "worst.pt")
     with pytest.raises(SpecError, match="takes no arguments"):
         load_checkpoint("best.pt", build(), args={"a": 1})
     with pytest.raises(
@@ -651,14 +654,14 @@ def test_a_text_file_is_no_checkpoint_even_with_a_factory(tmp_path):
 
 def test_a_file_that_changes_meanwhile_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path / "best.safetensors", save_safetensors(weights()))
-    read = loader.read_safetensors
+    read = reading.read_safetensors
 
     def rewrite(file):
         tensors = read(file)
         file.write_bytes(save_safetensors(prefixed("x")))
         return tensors
 
-    monkeypatch.setattr(loader, "read_safetensors", rewrite)
+    monkeypatch.setattr(reading, "read_safetensors", rewrite)
     with pytest.raises(CheckpointError, match="changed while it was read"):
         read_weights(path)
     path = write(tmp_path / "best.safetensors", save_safetensors(weights()))

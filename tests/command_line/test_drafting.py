@@ -95,7 +95,7 @@ def test_accuracy_on_the_batch_is_the_plain_one(tmp_path):
     batch = next(iter(space["loader"]()))
     with torch.no_grad():
         hits = model(batch["audio"], batch["image"]).argmax(-1) == batch["label"]
-    assert draft.accuracy == pytest.approx(hits.double().mean().item())
+    assert draft.score == pytest.approx(hits.double().mean().item())
 
 
 def test_npz(tmp_path):

@@ -39,7 +39,7 @@ def _printed(preview, width=80):
     return out.getvalue()
 
 
-def test_accuracies_are_those_of_the_audit(tmp_path):
+def test_scores_are_those_of_the_audit(tmp_path):
     path = _audit_file(tmp_path, "{audio: audio, image: {inputs: image, mask: mean}}")
     found = preview_audit_file(path, samples=40, device="cpu")
     report = audit(path, replicates=100, device="cpu")
@@ -50,7 +50,7 @@ def test_accuracies_are_those_of_the_audit(tmp_path):
         (("image",), "audio"),
         (("audio", "image"), "none"),
     ):
-        assert found.accuracies[masked] == pytest.approx(
+        assert found.scores[masked] == pytest.approx(
             report.estimate("coalitions", coalition=coalition).value
         )
 

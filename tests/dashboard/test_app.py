@@ -13,7 +13,14 @@ from dashboard.values import check_body
 from mmaudit.jobs.offers import OFFERS
 from tests.dashboard.conftest import add_audit_file, add_record, make_app
 from tests.dashboard.requests import body, send
-from tests.report.fixtures import HOSTILE, empty_report, hostile_report, make_report
+from tests.report.fixtures import (
+    HOSTILE,
+    empty_report,
+    hostile_report,
+    make_report,
+    twelve_report,
+    with_findings,
+)
 
 SUBMIT = "0123456789abcdef0123456789abcdef"
 
@@ -68,21 +75,39 @@ def test_a_diagnosis_tells_the_story_in_the_order_of_the_report(served):
     text = _page(served, "/diagnosis/" + "a" * 26)
     parts = [
         "How it was done", '"Accuracy"', '"Modalities"', "What stands out", '"contributions-title"', '"coalitions-title"',
-        '"utilization-title"', '"responses-title"', '"classes-title"', "Class by class", '"samples"', "Methods and provenance",
+        '"utilization-title"', '"responses-title"', "Class by class", '"classes-title"', "All classes", '"samples"',
+        "Methods and provenance",
     ]  # fmt: skip
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
+
+
+def test_findings_come_before_the_figures_and_open(workspace):
+    judged = with_findings(make_report(samples=60), "under-used", "undetermined")
+    judged.save(workspace / "judged")
+    text = _page(make_app(workspace), f"/diagnosis/{judged.record.report_id}")
+    parts = [
+        '"Accuracy"', '"Findings"', "The model is worse than audio alone", "verdict verdict-under-used",
+        "depends on the mask: audio", "Worth trying: agm, mla.", "mmaudit retrain audit.yaml --remedy agm",
+        "What lies behind each finding", "read and needed beyond delta", "Estimates behind it",
+        "No unimodal model was given", '"contributions-title"',
+    ]  # fmt: skip
+    place = 0
+    for part in parts:
+        place = text.index(part, place)
+    assert "What stands out" not in text
 
 
 @pytest.mark.parametrize(
     "report",
     [
         empty_report(),
+        with_findings(twelve_report(), *["harmful"] * 12),
         hostile_report(),
         make_report(("one",), samples=30),
         make_report(tuple("abcdef"), samples=30),
     ],
-    ids=["empty", "hostile", "one", "six"],
+    ids=["empty", "twelve", "hostile", "one", "six"],
 )
 def test_every_kind_of_report_has_a_page(workspace, report):
     report.save(workspace / "it")

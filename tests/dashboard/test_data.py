@@ -22,7 +22,7 @@ def test_a_row_says_what_the_record_says(workspace):
     assert row.title == report.title
     assert row.created == report.record.created
     assert row.samples == 60
-    assert row.accuracy == report.accuracy
+    assert row.score == report.score and row.score_name == "accuracy"
     assert dict(row.contributions) == {
         name: report.estimate("contributions", modality=name) for name in report.modalities
     }

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from mmaudit.export.html import write_html
-from mmaudit.figures import FIGURES
+from mmaudit.figures import figures_by_part
 from tests.report.fixtures import STRENGTHS, empty_report, hostile_report, make_report
 
 pytestmark = pytest.mark.browser
@@ -42,6 +42,10 @@ def _open(browser, report, tmp_path, *, width=1280, scheme="light"):
     return page, [url for url in asked if not url.startswith(("file:", "data:", "blob:"))], said
 
 
+def _figures(report):
+    return [key for keys in figures_by_part(report).values() for key in keys]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 420])
 @pytest.mark.parametrize(
@@ -53,7 +57,7 @@ def test_all_charts_draw_without_a_request_or_a_complaint(browser, report, width
     page, asked, said = _open(browser, report, tmp_path, width=width, scheme=scheme)
     assert asked == []
     assert said == []
-    assert page.locator(".js-plotly-plot .main-svg").count() >= len(FIGURES)
+    assert page.locator(".js-plotly-plot .main-svg").count() >= len(_figures(report))
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "no sideways scrolling"
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(245, 246, 248)") == (scheme == "light")
@@ -67,7 +71,7 @@ def test_all_charts_draw_without_a_request_or_a_complaint(browser, report, width
 def test_hostile_names_do_not_run_even_when_hovered(browser, tmp_path):
     page, asked, said = _open(browser, hostile_report(), tmp_path)
     shown = ""
-    for key in FIGURES:
+    for key in _figures(hostile_report()):
         page.locator(f"#figure-{key}").scroll_into_view_if_needed()
         box = page.locator(f"#figure-{key} .main-svg").first.bounding_box()
         for across in (0.3, 0.45, 0.6, 0.75):

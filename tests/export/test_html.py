@@ -1,22 +1,31 @@
 import base64
 import hashlib
+import io
 import json
 import re
 from html.parser import HTMLParser
 
 import pytest
+from rich.console import Console
 
+from mmaudit.export.csv_tables import to_csv
 from mmaudit.export.html import notebook_html, to_html, write_html
-from mmaudit.figures import FIGURES
+from mmaudit.export.markdown import to_markdown
+from mmaudit.export.model_card import to_model_card
+from mmaudit.export.terminal import print_report
+from mmaudit.figures import figures_by_part
 from mmaudit.report import AuditReport
 from mmaudit.report.numbers import with_interval
 from mmaudit.report.schema import LabelledEstimate
 from tests.report.fixtures import (
     STRENGTHS,
+    as_regression,
     empty_report,
     hostile_report,
     make_report,
+    twelve_report,
     undefined_rows_report,
+    with_findings,
 )
 
 
@@ -56,8 +65,10 @@ def test_the_order_is_what_how_scores_modalities_findings_figures_methods():
         "Accuracy",
         "Modalities",
         "What stands out",
-        "Figures",
+        "Contributions",
+        "Utilization",
         "Class by class",
+        "All classes",
         "Methods and provenance",
     ]
     assert len(re.findall("<h1", text)) == 1
@@ -114,7 +125,9 @@ def test_one_file_that_asks_nobody_for_anything():
 def test_charts_have_words_and_a_table(report):
     page = _Page(to_html(report))
     charts = [a for a in page.named("div") if a.get("role") == "img"]
-    assert [a["id"] for a in charts] == [f"figure-{key}" for key in FIGURES]
+    assert [a["id"] for a in charts] == [
+        f"figure-{key}" for keys in figures_by_part(report).values() for key in keys
+    ]
     assert all(len(a["aria-label"]) > 20 for a in charts)
     assert len(page.named("table")) >= len(charts) + 2
     assert all(a.get("scope") in ("col", "row") for a in page.named("th"))
@@ -191,3 +204,84 @@ def test_a_modality_that_no_sample_has_is_said_once():
     assert text.count("No audited sample has text: nothing can be said about it.") == 1
     assert "text contributes" not in text
     assert "text least" not in text
+
+
+def test_verdicts_are_words_that_open():
+    text = to_html(with_findings(make_report(), "under-used", "undetermined"))
+    page = _Page(text)
+    headings = re.findall(r"<h2[^>]*>([^<]*)</h2>", text)
+    assert headings[1:3] == ["Accuracy", "Findings"]
+    assert "What stands out" not in headings
+    chips = [a["class"] for a in page.named("span") if a.get("class", "").startswith("verdict")]
+    assert set(chips) == {"verdict verdict-under-used", "verdict verdict-undetermined"}
+    told = " ".join(" ".join(page.text).split())
+    place = 0
+    for part in (
+        "The model is worse than audio alone",
+        "under-used",
+        "depends on the mask: audio",
+        "Worth trying: agm, mla.",
+        "mmaudit retrain audit.yaml --remedy agm",
+        "What lies behind each finding",
+        "read and needed beyond delta",
+        "Estimates behind it",
+        "No unimodal model was given",
+    ):
+        assert part in told[place:], part
+        place = told.index(part, place)
+    fragment = notebook_html(with_findings(make_report(), "under-used", "undetermined"))
+    assert "<script" not in fragment
+    for part in ("under-used", "The model is worse", "<details>", "No unimodal model"):
+        assert part in fragment
+
+
+def test_figures_whose_measure_was_not_asked_for_are_left_out():
+    report = make_report(samples=60)
+    assert "figure-mask_sensitivity" not in to_html(report)
+    twelve = twelve_report()
+    text = to_html(twelve)
+    assert "figure-mask_sensitivity" in text
+    assert "How it moves with the mask" in text
+    few = {"utilization": report.measures["utilization"]}
+    text = to_html(AuditReport(report.record.model_copy(update={"measures": few})))
+    assert "figure-contributions" not in text
+    assert "figure-utilization" in text
+
+
+def test_hostile_findings_are_text():
+    page = _Page(to_html(with_findings(hostile_report(), "harmful", "under-used")))
+    assert page.named("img") == []
+    assert len(page.scripts) == 3
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        as_regression(make_report(classes=("price", "rent"), samples=60)),
+        as_regression(with_findings(make_report(classes=("price",), samples=60), "well used")),
+        as_regression(twelve_report()),
+    ],
+    ids=["two numbers", "one number", "twelve"],
+)
+def test_a_regression_is_told_in_its_own_words(report):
+    stream = io.StringIO()
+    print_report(report, Console(file=stream, width=120))
+    told = {
+        "page": " ".join(_Page(to_html(report)).text),
+        "notebook": notebook_html(report),
+        "terminal": stream.getvalue(),
+        "markdown": to_markdown(report),
+        "card": to_model_card(report),
+        "figures": " ".join(figure.to_json() for figure in report.figures().values()),
+        "table": to_csv(report),
+    }
+    for place, text in told.items():
+        words = ("accuracy", "Accuracy", " right", "nats", "log-likelihood", "class")
+        for word in words[: -1 if place == "table" else None]:  # a column of labels is called class
+            assert not re.search(rf"{word}", text), (
+                place,
+                word,
+                text[text.find(word) - 80 :][:200],
+            )
+    assert re.search(r"R2 +all|R2 +both", told["terminal"])
+    assert f"{report.score.value:.3f}".lstrip("0") in told["page"]

@@ -4,9 +4,17 @@ import re
 import pytest
 from rich.console import Console
 
-from mmaudit.export.terminal import print_report
+from mmaudit.exceptions import RecordError
+from mmaudit.export.terminal import print_finding, print_report
 from mmaudit.report.numbers import with_interval
-from tests.report.fixtures import STRENGTHS, empty_report, hostile_report, make_report
+from tests.report.fixtures import (
+    STRENGTHS,
+    empty_report,
+    hostile_report,
+    make_report,
+    twelve_report,
+    with_findings,
+)
 
 
 def _printed(report, width=80, **options):
@@ -105,3 +113,94 @@ def test_a_modality_that_no_sample_has_is_said_once():
     assert text.count("No audited sample has text: nothing can be said about it.") == 1
     assert re.search(r"text +undefined +undefined +undefined", text)
     assert "no sample here" not in text
+
+
+def test_findings_of_the_model_then_verdicts_then_what_to_do():
+    report = with_findings(make_report(), "under-used", "well used")
+    text = _printed(report)
+    words = [
+        "Accuracy",
+        "!! The model is worse than audio alone",
+        "Verdict",
+        "under-used",
+        "well used",
+        "depends on the mask: audio",
+        "! audio is under-used: the joint model draws",
+        "Worth trying: agm, mla.",
+        "mmaudit retrain audit.yaml --remedy agm",
+    ]
+    place = 0
+    for word in words:
+        place = text.index(word, place)
+    assert "Masking audio costs" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_twelve_verdicts_fit(width):
+    verdicts = [
+        "under-used",
+        "harmful",
+        "undetermined",
+        "uninformative",
+        "redundant",
+        "well used",
+    ] * 2
+    report = with_findings(twelve_report(), *verdicts)
+    lines = _printed(report, width).splitlines()
+    assert max(map(len, lines)) <= width
+    told = [line for line in lines if line.startswith((" !! ", " ! "))]
+    assert len([line for line in told if "sensor" in line]) == 3
+    if width == 80:
+        for line in lines:
+            assert line.count("[") == line.count("]"), "intervals are not broken"
+
+
+def test_a_verdict_opens():
+    report = with_findings(make_report(), "under-used", "undetermined")
+    stream = io.StringIO()
+    print_finding(report, "audio", Console(file=stream, width=100))
+    text = stream.getvalue()
+    for word in (
+        "audio: under-used",
+        "It has information",
+        "Rule         read and needed",
+        "Beside it    depends on the mask",
+        "Worth trying agm, mla",
+        "modality audio, score accuracy, quantity value",
+        with_interval(report.estimate("contributions", modality="audio"), 3),
+    ):
+        assert word in text
+    stream = io.StringIO()
+    print_finding(report, "image", Console(file=stream, width=100))
+    assert "Missing      No unimodal model was given" in stream.getvalue()
+    stream = io.StringIO()
+    print_finding(report, "model", Console(file=stream, width=100))
+    assert stream.getvalue().startswith("worse than its best modality\n")
+
+
+@pytest.mark.parametrize(
+    ("report", "name", "words"),
+    [
+        (with_findings(make_report(samples=30), "harmful"), "audoi", "did you mean 'audio'"),
+        (make_report(samples=30), "audio", "no findings"),
+        (
+            with_findings(make_report(samples=30), "harmful", whole=False),
+            "model",
+            "nothing was found about the whole model",
+        ),
+    ],
+)
+def test_what_cannot_be_opened_is_said(report, name, words):
+    with pytest.raises(RecordError, match=words):
+        print_finding(report, name, Console(file=io.StringIO()))
+
+
+def test_verdicts_are_words_whatever_the_colour():
+    report = with_findings(make_report(), "harmful", "well used")
+    plain = _printed(report)
+    coloured = _printed(report, force_terminal=True, color_system="standard")
+    assert "\x1b[1;31mharmful" in coloured
+    stripped = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
+    assert [line.rstrip() for line in stripped.splitlines()] == [
+        line.rstrip() for line in plain.splitlines()
+    ]

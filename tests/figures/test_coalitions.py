@@ -12,7 +12,7 @@ def test_all_coalitions_of_few_modalities_small_first_then_best_first():
     sizes = [len(members) for members in info.coalitions]
     assert sizes == sorted(sizes)
     assert info.coalitions[1] == {"image"}
-    for members, estimate in zip(info.coalitions, info.accuracies, strict=True):
+    for members, estimate in zip(info.coalitions, info.scores, strict=True):
         assert estimate == report.estimate(
             "coalitions", coalition=coalition_name(members, info.modalities)
         )
@@ -44,7 +44,7 @@ def test_filled_dots_are_the_present_modalities():
     info = coalitions_info(make_report(("audio", "image", "text"), samples=100))
     figure = plot_coalitions(info)
     bars = [trace for trace in figure.data if trace.type == "bar"]
-    assert [trace.y[0] for trace in bars] == [e.value for e in info.accuracies]
+    assert [trace.y[0] for trace in bars] == [e.value for e in info.scores]
     rows = [t for t in figure.data if t.type == "scatter" and t.mode == "markers"]
     assert len(rows) == 3
     for name, trace in zip(info.modalities, rows, strict=True):

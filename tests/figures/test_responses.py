@@ -7,7 +7,7 @@ from tests.report.fixtures import empty_report, make_report
 def test_the_info_holds_both_rules():
     report = make_report(samples=200)
     info = responses_info(report)
-    for name, accuracy, loss in zip(info.modalities, info.accuracies, info.losses, strict=True):
+    for name, accuracy, loss in zip(info.modalities, info.scores, info.losses, strict=True):
         for rule, acc, nll in zip(("exact", "zero"), accuracy, loss, strict=True):
             assert acc == report.estimate("responses", modality=name, empty=rule)
             assert nll == report.estimate("responses", modality=name, empty=rule, quantity="s")

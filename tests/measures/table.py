@@ -17,6 +17,7 @@ from mmaudit.measures.mono_modal_response import (
     response_sizes,
 )
 from mmaudit.report.tables import coalition_schema
+from mmaudit.typing import TaskName
 
 
 def columns_from_logits(logits, targets, *, present=None, groups=None, ids=None):
@@ -64,11 +65,35 @@ def columns_from_games(correct, loglik=None, *, targets=None, **others):
     return columns
 
 
-def write_table(folder: Path, columns, *, shards: int = 1) -> Path:
+def columns_from_numbers(predictions, truth, *, cells=None, present=None, groups=None, ids=None):
+    """Columns of the table of a regression, for predictions (2**M, n) of numbers (n,)."""
+    predictions, truth = np.asarray(predictions, float), np.asarray(truth, float)
+    S, n = predictions.shape
+    M = S.bit_length() - 1
+    responses = mono_modal_responses(predictions[..., None], "exact")[..., 0]
+    alone = {"exact": predictions[0] + responses, "zero": responses + predictions[0] / M}
+    columns = {
+        "sample_id": [str(i) for i in range(n)] if ids is None else list(ids),
+        "position": np.arange(n),
+        "target": np.zeros(n, np.int32) if cells is None else np.asarray(cells, np.int32),
+        "truth": truth,
+        "group": [None] * n if groups is None else [str(g) for g in groups],
+        "present": np.full(n, S - 1) if present is None else np.asarray(present),
+        "prediction": predictions.T,
+        "loglik": -((predictions - truth) ** 2).T,
+        "response_size": np.abs(responses).T,
+    }
+    for empty, prediction in alone.items():
+        columns[f"response_prediction_{empty}"] = prediction.T
+        columns[f"response_loglik_{empty}"] = -((prediction - truth) ** 2).T
+    return columns
+
+
+def write_table(folder: Path, columns, *, shards: int = 1, task: TaskName = "multiclass") -> Path:
     """Write columns as ``part-*.parquet`` with page checksums."""
     folder.mkdir(parents=True, exist_ok=True)
     M = np.asarray(columns["response_size"]).shape[1]
-    schema = coalition_schema(M, 0)
+    schema = coalition_schema(M, 0, task=task)
     n = len(columns["sample_id"])
     for shard, rows in enumerate(np.array_split(np.arange(n), shards)):
         arrays = []

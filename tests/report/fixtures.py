@@ -23,6 +23,8 @@ from mmaudit.report.schema import (
     EvidenceRecord,
     FailureRecord,
     FileRecord,
+    Finding,
+    FindingEvidence,
     LabelledEstimate,
     MeasureResult,
     ModuleRecord,
@@ -157,6 +159,217 @@ def hostile_report(folder: Path | None = None) -> AuditReport:
         ),
         folder,
     )
+
+
+LEVEL_OF = {
+    "harmful": "problem",
+    "under-used": "attention",
+    "redundant": "information",
+    "uninformative": "information",
+    "undetermined": "information",
+    "well used": "good",
+}
+
+
+def with_findings(report: AuditReport, *verdicts: str, whole: bool = True) -> AuditReport:
+    """The report with one invented verdict per modality, in order, and with a problem of the whole model."""
+    findings = []
+    if whole:
+        text = "The model is worse than audio alone: .912 against .948 [.928, .963]."
+        findings.append(Finding(rule="worse than its best modality", level="problem", text=text))
+    for name, verdict in zip(report.modalities, verdicts, strict=False):
+        rows = report.rows("contributions", modality=name, score="accuracy", quantity="value")
+        evidence = tuple(
+            FindingEvidence(
+                measure="contributions", labels=row.labels, estimate=row.estimate, says="read"
+            )
+            for row in rows
+            if row.labels["class"] == "all"
+        )
+        findings.append(
+            Finding(
+                rule="verdict",
+                modality=name,
+                verdict=verdict,
+                level=LEVEL_OF[verdict],
+                text=f"{name} is {verdict}: the joint model draws .03 [.01, .06] from it.",
+                because="read and needed beyond delta = .02 of the score's range",
+                evidence=evidence,
+                remedies=("agm", "mla") if verdict == "under-used" else (),
+                missing=(
+                    "No unimodal model was given; train one with 'mmaudit unimodal audit.yaml'.",
+                )
+                if verdict == "undetermined"
+                else (),
+                conditions=("depends on the mask",) if verdict == "under-used" else (),
+            )
+        )
+    return AuditReport(
+        report.record.model_copy(update={"findings": tuple(findings)}), report.folder
+    )
+
+
+def with_every_measure(report: AuditReport) -> AuditReport:
+    """The report with invented rows of all measures that ``make_report`` does not make."""
+    rng = np.random.default_rng(1)
+    names = report.modalities
+    single = [others(name, names) for name in names]
+
+    def rows(key: str, *places: dict[str, str]) -> MeasureResult:
+        found = []
+        for labels in places:
+            value = float(rng.uniform(0.05, 0.9))
+            estimate = Estimate(
+                value=value, low=value - 0.04, high=value + 0.04, n=600, method="bootstrap"
+            )
+            found.append(LabelledEstimate(labels=labels, estimate=estimate))
+        return _result(key, "fraction", found)
+
+    quantities = {
+        "capacity_gap": [
+            ("alone", "none"), ("above chance", "none"), ("gap", "first"), ("gap", "second"),
+            ("joint advantage", "none"), ("drop without", "none"),
+        ],
+        "information": [
+            (what, where) for what in ("accuracy", "above chance", "gain") for where in ("inputs", "encoder", "best")
+        ],
+        "competition": [(what, "cross-validated") for what in ("pooled", "whitened", "rank", "latent width")],
+        "mask_sensitivity": [
+            (what, mask) for what in ("contribution", "drop", "utilization", "distance") for mask in ("first", "second")
+        ],
+    }  # fmt: skip
+    last = {"information": "features", "competition": "penalty"}
+    new = {
+        key: rows(
+            key,
+            *(
+                {"modality": name, "quantity": quantity, last.get(key, "mask"): value}
+                for name in names
+                for quantity, value in pairs
+            ),
+        )
+        for key, pairs in quantities.items()
+    }
+    new["branch_utilization"] = rows(
+        "branch_utilization",
+        *(
+            {"quantity": quantity, "modality": rest, "given": name}
+            for rest, name in zip(single, names, strict=True)
+            for quantity in ("accuracy", "accuracy cut", "u")
+        ),
+        {"quantity": "d_util", "modality": f"{single[0]} - {single[-1]}", "given": f"{names[0]} - {names[-1]}"},
+    )  # fmt: skip
+    steps = [f"{m / len(names):.2f}" for m in range(len(names))]
+    new["missing_modality"] = rows(
+        "missing_modality",
+        *({"rate": rate, "quantity": what} for rate in steps for what in ("expected", "worst")),
+        {"rate": "all", "quantity": "area"},
+    )
+    sets = coalition_names(names)
+    new["calibration"] = rows(
+        "calibration",
+        *(
+            {"coalition": name, "quantity": what}
+            for name in sets
+            for what in ("ece", "overconfidence", "selective risk", "risk at 80 %")
+        ),
+    )
+    new["confidence_monotonicity"] = rows(
+        "confidence_monotonicity", *({"coalition": name} for name in ("any", *sets[:-1]))
+    )
+    new["dominance"] = rows(
+        "dominance",
+        *(
+            {"modality": name, "quantity": what}
+            for name in names
+            for what in ("share", "alone", "against")
+        ),
+    )
+    second = dict.fromkeys(names, "marginal (256 donors)")
+    record = report.record.model_copy(
+        update={"measures": report.measures | new, "second_masks": second}
+    )
+    return AuditReport(record, report.folder)
+
+
+def as_regression(report: AuditReport) -> AuditReport:
+    """The report with the words that one of a regression has; its numbers stay."""
+    words = {"accuracy": "R2", "Acc": "R2", "log-likelihood": "negative squared error"}
+    measures = {}
+    for key, result in report.measures.items():
+        rows = tuple(
+            row.model_copy(update={"labels": {k: words.get(v, v) for k, v in row.labels.items()}})
+            for row in result.rows
+        )
+        unit = result.unit.replace("accuracy", "R2").replace("nats", "squared unit of the target")
+        measures[key] = result.model_copy(update={"rows": rows, "unit": unit})
+    findings = tuple(
+        finding.model_copy(
+            update={
+                "evidence": tuple(
+                    row.model_copy(
+                        update={"labels": {k: words.get(v, v) for k, v in row.labels.items()}}
+                    )
+                    for row in finding.evidence
+                )
+            }
+        )
+        for finding in report.record.findings
+    )
+    record = report.record.model_copy(
+        update={
+            "measures": measures,
+            "findings": findings,
+            "spec": {**report.record.spec, "task": "regression"},
+        }
+    )
+    return AuditReport(record, report.folder)
+
+
+def twelve_report(seed: int = 0) -> AuditReport:
+    """Twelve modalities with long names, all 4,096 coalitions, two masks, one class absent: too many for ``make_report``."""
+    rng = np.random.default_rng(seed)
+    names = tuple(f"sensor_{m:02d} of the left-hand side, second floor" for m in range(12))
+    n = 800
+    worth = np.where(np.arange(12) == 3, -0.02, 0.06)
+    inside = np.arange(4096)[:, None] >> np.arange(12) & 1
+    accuracy = np.clip(0.1 + inside @ worth, 0.0, 1.0)
+
+    def estimate(value: float, half: float = 0.02) -> Estimate:
+        return Estimate(value=value, low=value - half, high=value + half, n=n, method="Wilson")
+
+    rows: dict[str, list[LabelledEstimate]] = {
+        "coalitions": [
+            _row(estimate(float(a)), coalition=name, score="accuracy", class_="all")
+            for name, a in zip(coalition_names(names), accuracy, strict=True)
+        ],
+        "contributions": [],
+        "utilization": [],
+        "responses": [],
+        "mask_sensitivity": [],
+    }
+    for m, name in enumerate(names):
+        value = estimate(float(worth[m]))
+        rows["contributions"].append(
+            _row(value, modality=name, score="accuracy", quantity="value", class_="all")
+        )
+        rows["utilization"].append(
+            _row(value, quantity="u", modality=name, given=others(name, names), class_="all")
+        )
+        guess = estimate(float(rng.uniform(0.1, 0.4)))
+        rows["responses"].append(
+            _row(guess, quantity="Acc", modality=name, empty="exact", class_="all")
+        )
+        for quantity in ("contribution", "drop", "utilization", "distance"):
+            for mask in ("first", "second"):
+                moved = estimate(float(worth[m] + (mask == "second") * 0.01), 0.03)
+                rows["mask_sensitivity"].append(
+                    _row(moved, modality=name, quantity=quantity, mask=mask)
+                )
+    record = _record(names, ("yes", "no", "never"), n, (500, 300, 0), "twelve sensors of a house")
+    measures = {key: _result(key, "accuracy", found) for key, found in rows.items()}
+    second = dict.fromkeys(names, "marginal (256 donors)")
+    return AuditReport(record.model_copy(update={"measures": measures, "second_masks": second}))
 
 
 def write_table(folder: Path, answers: Answers, modalities: int, classes: int) -> None:

@@ -1,0 +1,230 @@
+"""Loads what runs code when it is loaded, for a user who said that the file is to be trusted.
+
+The only module of mmaudit that unpickles or runs a foreign program. It is reached with ``trust=True`` alone, names the file
+and what is in it on the log before anything runs, and returns that sentence for the record. Trust covers code, not
+damage: archives are checked as always.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import io
+import logging
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from mmaudit.checkpoint.averages import AVERAGE_KEYS
+from mmaudit.checkpoint.formats import FORMATS, refusal
+from mmaudit.checkpoint.importing import importable
+from mmaudit.checkpoint.model import unwrapped
+from mmaudit.checkpoint.old_modules import completed
+from mmaudit.checkpoint.pickled_names import names_in_file
+from mmaudit.checkpoint.programs import Program, exported_model, scripted_model
+from mmaudit.checkpoint.state_dict import WEIGHT_KEYS, Wanted
+from mmaudit.checkpoint.torch_zip import check_program, foreign_names
+from mmaudit.checkpoint.wording import listed, shown
+from mmaudit.exceptions import CheckpointError
+
+__all__ = ["Trusted", "load_trusted"]
+
+_log = logging.getLogger("mmaudit")
+_DEEPEST = 4
+_METADATA = "torch.distributed.checkpoint."
+
+
+class Trusted(NamedTuple):
+    """What a trusted file held."""
+
+    value: Any
+    """A module, or containers of tensors in which modules have become their state dicts."""
+    words: str
+    """The format, for the record."""
+    notes: tuple[str, ...]
+    """Sentences for the record; the first says what was trusted."""
+
+
+def load_trusted(
+    path: Path,
+    kind: str,
+    *,
+    weights: Wanted = "model",
+    directory: Path | None = None,
+    home: Any = None,
+) -> Trusted:
+    """Load a file by running what is in it.
+
+    Args:
+        path: The file.
+        kind: Its format, one that is loaded where it is trusted.
+        weights: Which of several modules in it: the ``model``, or its average (``ema``).
+        directory: Folder that its classes may be imported from.
+        home: Where classes of ``__main__`` are looked for, usually the factory's module.
+
+    Returns:
+        What it held. TorchScript comes as a :class:`~mmaudit.checkpoint.programs.ScriptedModel`, ``.pt2`` unflattened.
+
+    Raises:
+        CheckpointError: If it is damaged, or cannot be loaded here; loading is tried once.
+    """
+    if not FORMATS[kind].trusted and kind != "torch zip":
+        raise refusal(path, kind)
+    names = _checked(path, kind)
+    if any(name.startswith(_METADATA) for name in names):
+        raise refusal(path, "distributed checkpoint")
+    what = {"torchscript": "a TorchScript program", "pt2": "an exported program (.pt2)"}.get(
+        kind, "a pickle"
+    )
+    inside = f" that names {listed(names, 6, 240)}" if names else ""
+    said = f"Trusted as you said: {shown(path)} is {what}{inside}; loading it runs code."
+    _log.warning(said)
+    if kind in ("torchscript", "pt2") and weights == "ema":
+        raise _one_set(path, what)
+    pickling = _pickle_module(path, directory, home)
+    loaders: dict[str, Callable[[], Any]] = {
+        "torchscript": lambda: scripted_model(torch.jit.load(str(path), map_location="cpu")),
+        "pt2": lambda: exported_model(torch.export.load(str(path))),
+        "pickle": lambda: _plain_pickle(path, pickling),
+    }
+    value = _once(path, directory, loaders.get(kind, lambda: _torch_pickle(path, pickling)))
+    notes = [said]
+    if kind in ("torch legacy", "torch tar", "pickle"):
+        notes.append(
+            f"{shown(path.name, 60)} has no checksums, so that damage would not be noticed."
+        )
+    if isinstance(value, Program):
+        words = "TorchScript" if kind == "torchscript" else "exported program (.pt2)"
+        return Trusted(value.model, words, (*notes, *value.notes))
+    words = "pickle"
+    chosen, trail = _module_in(path, unwrapped(value), weights)
+    if isinstance(chosen, nn.Module):
+        added = completed(chosen)
+        if added:
+            notes.append(
+                f"Attributes that newer versions of torch need were added with their defaults: {listed(added, 3)}."
+            )
+        if trail:
+            notes.append(f"Took the module under '{shown(trail)}' of {shown(path.name, 60)}.")
+        words = "pickled module"
+    return Trusted(chosen, words, tuple(notes))
+
+
+def _checked(path: Path, kind: str) -> tuple[str, ...]:
+    """Check the archive, and name what a pickle in it would import."""
+    if kind == "torch zip":
+        return foreign_names(path)
+    if kind in ("torchscript", "pt2"):
+        check_program(path)
+        return ()
+    return names_in_file(path, kind)
+
+
+def _once(path: Path, directory: Path | None, load: Callable[[], Any]) -> Any:
+    try:
+        with importable(directory), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return load()
+    except CheckpointError:
+        raise
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            f"{shown(path)} needs the module '{shown(error.name, 60)}', which is neither in"
+            f" {shown(directory) if directory else 'the current folder'} nor installed; put the code it was saved with beside"
+            " the audit file."
+        ) from error
+    except (Exception, SystemExit) as error:
+        reason = shown(" ".join(str(error).split()), 140).rstrip(".")
+        raise CheckpointError(
+            f"{shown(path)} was trusted and yet cannot be loaded ({type(error).__name__}: {reason}); check that the code and"
+            " libraries it was saved with are here."
+        ) from error
+
+
+def _torch_pickle(path: Path, pickling: Any) -> Any:
+    with path.open("rb") as file:
+        # latin1 reads every string of Python 2; those of Python 3 say their encoding themselves.
+        return torch.load(
+            file, map_location="cpu", weights_only=False, pickle_module=pickling, encoding="latin1"
+        )
+
+
+def _plain_pickle(path: Path, pickling: Any) -> Any:
+    with path.open("rb") as file:
+        return pickling.Unpickler(file, encoding="latin1").load()
+
+
+def _pickle_module(path: Path, directory: Path | None, home: Any) -> Any:
+    """What ``torch.load`` takes for the pickle module, with classes found where people's scripts have them now."""
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if (module, name) == ("torch.storage", "_load_from_bytes"):
+                return _storage_on_cpu
+            if module == "__main__":
+                return _from_script(path, name, directory, home)
+            return super().find_class(module, name)
+
+    def load(file: Any, **options: Any) -> Any:
+        return Unpickler(file, **options).load()
+
+    return SimpleNamespace(Unpickler=Unpickler, load=load, __name__="pickle")
+
+
+def _storage_on_cpu(content: bytes) -> Any:
+    """What plain pickles of tensors call, for machines without the GPU they were saved on."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
+
+
+def _from_script(path: Path, name: str, directory: Path | None, home: Any) -> Any:
+    """A class that was pickled by the script that defined it."""
+    main = importlib.import_module("__main__")
+    for place in (home, main):
+        value: Any = place
+        for part in name.split("."):
+            value = getattr(value, part, None)
+        # Of the running program only classes: a script's functions are not what its pickles name.
+        if value is not None and (place is not main or inspect.isclass(value)):
+            return value
+    where = f" in {shown(directory)}" if directory is not None else ""
+    raise CheckpointError(
+        f"{shown(path)} names __main__.{shown(name, 60)}, which the script that saved it defined; put its definition into a"
+        f" module{where} and name a factory there ('module:function')."
+    )
+
+
+def _one_set(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{shown(path)} is {what} and holds one set of weights; leave out 'weights: ema'."
+    )
+
+
+def _module_in(path: Path, value: Any, weights: Wanted) -> tuple[Any, str]:
+    """The one module in what was loaded, with the way there; else containers, with state dicts in place of modules."""
+    if isinstance(value, nn.Module):
+        if weights == "ema":
+            raise _one_set(path, f"a pickled {shown(type(value).__name__, 40)}")
+        return value, ""
+    if isinstance(value, dict):
+        modules = {key: part for key, part in value.items() if isinstance(part, nn.Module)}
+        wanted = AVERAGE_KEYS if weights == "ema" else WEIGHT_KEYS
+        names = [key for key in wanted if key in modules]
+        if not names and weights == "model" and len(modules) == 1:
+            names = [next(iter(modules))]
+        if names:
+            return unwrapped(modules[names[0]]), str(names[0])
+    return _plain_state(value, _DEEPEST), ""
+
+
+def _plain_state(value: Any, depth: int) -> Any:
+    if isinstance(value, nn.Module):
+        return dict(unwrapped(value).state_dict())
+    if depth and isinstance(value, dict):
+        return {key: _plain_state(part, depth - 1) for key, part in value.items()}
+    return value

@@ -1,0 +1,192 @@
+"""Tensors of any shape as a bounded number of features for each sample, for probes that ask what is in them.
+
+Small tensors are taken as they are. Of large ones there are means of neighbours, which keep where something is in a picture, and
+random projections, which keep distances (Achlioptas 2003). Whole numbers that may be tokens are counted as well. Where a
+dimension has another size from batch to batch, its mean, spread, maximum and length are taken; steps that are zero throughout are
+padding and do not count, so that the batch size changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from sklearn.random_projection import SparseRandomProjection
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmaudit.typing import FloatArray
+
+__all__ = ["Featuriser", "ShapesDifferError"]
+
+_LEAST_WIDTH = 16
+_TOKENS = (torch.int16, torch.int32, torch.int64)
+_MOST_MAPS = 0.25
+"""Means over neighbours are taken where the maps (channels) are at most this share of the features granted."""
+
+
+class ShapesDifferError(Exception):
+    """A tensor has another shape than before in dimensions that were taken to be fixed; they are known from now on."""
+
+
+class Featuriser:
+    """Turns the tensors of one modality into features, always in the same way.
+
+    Args:
+        width: Features, at most.
+        seed: Of the projections.
+    """
+
+    def __init__(self, width: int, seed: int) -> None:
+        self.width, self._seed = width, seed
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._varying: dict[str, set[int]] = {}
+        self._projections: dict[str, SparseRandomProjection] = {}
+        self.words: dict[str, str] = {}
+        """Tensor -> how it became features, in a few words."""
+
+    def rows(self, tensors: Mapping[str, Tensor]) -> FloatArray:
+        """Features of some samples.
+
+        Args:
+            tensors: Name -> tensor ``(n, ...)``, samples first; the same names every time.
+
+        Returns:
+            Float32 ``(n, w)``, w at most about ``width``.
+
+        Raises:
+            ShapesDifferError: If a shape is not what it was; what was given out before must be made again.
+        """
+        share = max(_LEAST_WIDTH, self.width // max(1, len(tensors)))
+        differ = [name for name, tensor in tensors.items() if self._differs(name, tensor)]
+        if differ:
+            raise ShapesDifferError(", ".join(differ))
+        return np.hstack([self._features(name, tensors[name], share) for name in sorted(tensors)])
+
+    def _differs(self, name: str, tensor: Tensor) -> bool:
+        shape = tuple(tensor.shape[1:])
+        known = self._shapes.setdefault(name, shape)
+        varying = self._varying.setdefault(name, set())
+        if len(shape) != len(known):
+            raise ValueError(f"{name} has {len(known)} dimensions in one batch, {len(shape)} later")
+        new = {d for d, (a, b) in enumerate(zip(shape, known, strict=True)) if a != b} - varying
+        varying |= new
+        return bool(new)
+
+    def _features(self, name: str, tensor: Tensor, width: int) -> FloatArray:
+        tensor = _dense(tensor)
+        tokens = tensor.dtype in _TOKENS and tensor.dim() <= 2
+        values = torch.nan_to_num(tensor.float(), nan=0.0, posinf=0.0, neginf=0.0)
+        if not tokens:
+            return self._reduced(name, values, width)
+        buckets = _largest_prime(width // 2)
+        self.words[name] = "counts of tokens"
+        parts = [_counts(tensor, buckets, padded=bool(self._varying[name]))]
+        if not self._varying[name]:
+            parts.append(self._reduced(name, values, width - buckets))
+            self.words[name] += f" and {self.words[f'{name} reduced']}"
+        return np.hstack(parts)
+
+    def _reduced(self, name: str, values: Tensor, width: int) -> FloatArray:
+        n, shape, varying = len(values), tuple(values.shape[1:]), sorted(self._varying[name])
+        said = "values"
+        if varying:
+            steps = values.movedim([1 + d for d in varying], list(range(1, 1 + len(varying))))
+            rest = [size for d, size in enumerate(shape) if d not in varying]
+            values = _over_steps(steps.reshape(n, -1, int(np.prod(rest))))
+            said = "mean, spread, maximum and length over what varies"
+            shape = tuple(values.shape[1:])
+        size = int(np.prod(shape))
+        if size > width:
+            means = None if len(shape) < 2 else _neighbours(values, width // 2)
+            rows = values.reshape(n, size).numpy()
+            projected = self._project(name, rows, width - (0 if means is None else means.shape[1]))
+            said += " through random projections"
+            if means is not None:
+                said += " and means of neighbours"
+                projected = np.hstack([means, projected])
+            found = projected
+        else:
+            found = values.reshape(n, size).numpy()
+        self.words[name] = self.words[f"{name} reduced"] = said
+        return found.astype(np.float32)
+
+    def _project(self, name: str, rows: FloatArray, width: int) -> FloatArray:
+        if name not in self._projections:
+            projection = SparseRandomProjection(
+                width, dense_output=True, random_state=self._seed % 2**32
+            )
+            self._projections[name] = projection.fit(np.zeros((1, rows.shape[1]), np.float32))
+        return np.asarray(self._projections[name].transform(rows))
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    if tensor.is_nested:
+        tensor = torch.nested.to_padded_tensor(tensor, 0.0)
+    elif tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    return tensor.cpu()
+
+
+def _counts(tokens: Tensor, buckets: int, *, padded: bool) -> FloatArray:
+    """How often each token occurs, ``(n, buckets)``; ids beyond the buckets share them."""
+    rows = tokens.reshape(len(tokens), -1)
+    counts = torch.zeros(len(rows), buckets)
+    here = (rows != 0).float() if padded else torch.ones(rows.shape)
+    counts.scatter_add_(1, rows.long() % buckets, here)
+    return np.asarray(counts.numpy())
+
+
+def _over_steps(values: Tensor) -> Tensor:
+    """Mean, standard deviation and maximum over steps that are not zero throughout, and their number; ``(n, 3 f + 1)``."""
+    here = (values != 0).any(2, keepdim=True)
+    count = here.sum(1).clamp(min=1)
+    mean = (values * here).sum(1) / count
+    spread = (((values - mean[:, None]) * here).square().sum(1) / count).sqrt()
+    top = values.masked_fill(~here, -torch.inf).amax(1) if values.shape[1] else mean
+    top = top.where(torch.isfinite(top), 0.0)
+    return torch.cat([mean, spread, top, here.sum(1).float()], 1)
+
+
+def _neighbours(values: Tensor, width: int) -> FloatArray | None:
+    """Means over neighbours along the last one to three dimensions; ``None`` where there would be too few of them."""
+    sizes = tuple(values.shape[1:])
+    if len(sizes) == 2:
+        maps = values.unsqueeze(1)  # a spectrogram, say: both dimensions have neighbours
+    else:
+        maps = values if len(sizes) <= 4 else values.flatten(1, len(sizes) - 3)
+    channels, space = maps.shape[1], tuple(maps.shape[2:])
+    if channels > max(1.0, _MOST_MAPS * width):
+        return None
+    pooled = F.adaptive_avg_pool2d if len(space) == 2 else F.adaptive_avg_pool3d
+    return np.asarray(pooled(maps, _grid(space, width // channels)).flatten(1).numpy())
+
+
+def _grid(space: Sequence[int], cells: int) -> tuple[int, ...]:
+    """The finest grid of the same proportions with at most so many cells.
+
+    Example:
+        >>> _grid((28, 28), 192), _grid((64, 100), 192), _grid((2, 500), 100)
+        ((13, 14), (11, 17), (1, 100))
+    """
+    scale = (cells / np.prod(space)) ** (1 / len(space))
+    grid = [1] * len(space)
+    *shorter, longest = sorted(range(len(space)), key=lambda d: space[d])
+    for d in shorter:
+        grid[d] = max(1, min(space[d], int(space[d] * scale)))
+    # What a short dimension cannot use, the longest may.
+    grid[longest] = max(1, min(space[longest], cells // int(np.prod(grid))))
+    return tuple(grid)
+
+
+def _largest_prime(most: int) -> int:
+    """Ids often differ by multiples of round numbers; by a prime they stay apart."""
+    return next(
+        number
+        for number in range(max(2, most), 1, -1)
+        if all(number % divisor for divisor in range(2, int(number**0.5) + 1))
+    )

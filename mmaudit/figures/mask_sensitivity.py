@@ -1,0 +1,258 @@
+"""Whether what an audit says hangs on how modalities are hidden: contribution and utilization under both masks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mmaudit.figures.base import Table, cell, defined, hover, missing_reason, subtitle
+from mmaudit.figures.theme import (
+    Words,
+    error_bars,
+    make_figure,
+    modality_styles,
+    plain,
+    say_nothing,
+)
+from mmaudit.report import AuditReport
+from mmaudit.report.labels import shorten
+from mmaudit.report.numbers import number, with_interval
+from mmaudit.report.schema import Estimate
+
+__all__ = [
+    "MaskSensitivityInfo",
+    "mask_sensitivity_info",
+    "mask_sensitivity_table",
+    "plot_mask_sensitivity",
+]
+
+_KEY = "mask_sensitivity"
+_MASKS = ("first", "second")
+_QUANTITIES = ("contribution", "drop", "utilization", "distance")
+_DRAWN = {"contribution": "contribution", "utilization": "utilization given the rest"}
+
+
+class MaskSensitivityInfo(NamedTuple):
+    """The main estimates of each modality under one or two masks."""
+
+    words: Words
+    modalities: tuple[str, ...]
+    masks: tuple[str, ...]
+    """In words, the first mask first; one where the audit had no second."""
+    values: dict[str, tuple[tuple[Estimate | None, ...], ...]]
+    """Quantity -> ``[modality][mask]``; quantities without any value are left out."""
+    flips: tuple[str, ...]
+    """Signs and rankings that the second mask turns round, both intervals clear of each other; a sentence each."""
+    undefined: str | None = None
+
+
+def mask_sensitivity_info(report: AuditReport) -> MaskSensitivityInfo:
+    """Collect the estimates under both masks of a report."""
+    names = report.modalities
+    rows = {
+        tuple(row.labels.get(key, "") for key in ("quantity", "modality", "mask")): row.estimate
+        for row in report.rows(_KEY)
+    }
+    masks = tuple(mask for mask in _MASKS if any(key[2] == mask for key in rows))
+    words_of = tuple(_in_words(report, mask) for mask in masks)
+    values = {
+        quantity: tuple(tuple(rows.get((quantity, name, mask)) for mask in masks) for name in names)
+        for quantity in _QUANTITIES
+    }
+    values = {
+        quantity: table
+        for quantity, table in values.items()
+        if defined(e for row in table for e in row)
+    }
+    if not values:
+        reason = missing_reason(report, _KEY)
+        words = Words(
+            "Nothing is known about the masks",
+            subtitle(report, ()),
+            f"No estimate has a value: {reason}.",
+        )
+        return MaskSensitivityInfo(words, names, words_of, {}, (), reason)
+    flips = tuple(_flips(names, values)) if len(masks) == 2 else ()
+    used = [e for row in values.get("contribution", ()) for e in row if e is not None]
+    extra = ""
+    if len(masks) == 2:
+        extra = f"filled marks: first mask, open marks: second mask ({shorten(words_of[1], 80)})"
+    said = "; ".join(
+        f"{quantity} of {name}: "
+        + ", ".join(
+            f"{with_interval(e)} under {shorten(mask, 60)}"
+            for mask, e in zip(words_of, row, strict=True)
+            if e is not None
+        )
+        for quantity, table in values.items()
+        for name, row in zip(names, table, strict=True)
+        if any(e is not None for e in row)
+    )
+    words = Words(
+        _title(names, words_of, values, flips),
+        subtitle(report, used, extra),
+        f"The main estimates under each mask. {' '.join(flips)} {said}.".replace("  ", " "),
+    )
+    return MaskSensitivityInfo(words, names, words_of, values, flips)
+
+
+def plot_mask_sensitivity(info: MaskSensitivityInfo) -> go.Figure:
+    """Draw contributions, and below them utilization: filled marks for the first mask, open ones for the second."""
+    drawn = [quantity for quantity in _DRAWN if quantity in info.values]
+    if info.undefined is not None or not drawn:
+        reason = info.undefined or "only distances were measured; they are in the table"
+        return say_nothing(info.words, reason)
+    M, panels = len(info.modalities), len(drawn)
+    panel = 60 + 44 * M
+    figure = make_subplots(
+        rows=panels, cols=1, vertical_spacing=0 if panels == 1 else 70 / (panels * panel + 70)
+    )
+    make_figure(info.words, height=panels * panel + 70 + 20, figure=figure, labels=info.modalities)
+    for place, quantity in enumerate(drawn, start=1):
+        _add_marks(figure, info, quantity, row=place)
+        figure.update_xaxes(
+            title={"text": f"{_DRAWN[quantity]} (fraction)"},
+            zeroline=True,
+            rangemode="tozero",
+            row=place,
+            col=1,
+        )
+    figure.update_yaxes(
+        tickvals=list(range(M)),
+        ticktext=[plain(shorten(name)) for name in info.modalities],
+        range=[M - 0.4, -0.6],
+        showgrid=False,
+        zeroline=False,
+    )
+    return figure
+
+
+def mask_sensitivity_table(info: MaskSensitivityInfo) -> Table:
+    """The same as a table, with the score that is lost without each modality and the distance from the data."""
+    headers = [
+        f"{quantity.capitalize()}, {_ordinal(place, info.masks)}"
+        for quantity in info.values
+        for place in range(len(info.masks))
+    ]
+    rows = [
+        (name, *(cell(e) for table in info.values.values() for e in table[m]))
+        for m, name in enumerate(info.modalities)
+    ]
+    return Table(("Modality", *headers), tuple(rows))
+
+
+def _ordinal(place: int, masks: tuple[str, ...]) -> str:
+    return f"{_MASKS[place]} mask ({shorten(masks[place], 24)})"
+
+
+def _in_words(report: AuditReport, mask: str) -> str:
+    """A mask in a few words: that of all modalities where they share it."""
+    words = report.masks if mask == "first" else report.record.second_masks
+    kinds = list(dict.fromkeys(words.get(name, "unknown") for name in report.modalities))
+    return kinds[0] if len(kinds) == 1 else f"the {mask} masks"
+
+
+def _flips(
+    names: tuple[str, ...], values: Mapping[str, tuple[tuple[Estimate | None, ...], ...]]
+) -> list[str]:
+    """What the second mask turns round beyond the intervals."""
+    told = []
+    for quantity in _DRAWN:
+        table = values.get(quantity, ())
+        for name, row in zip(names, table, strict=bool(table)):
+            signs = [_sign(e) for e in row]
+            if signs[0] * signs[1] < 0:
+                told.append(f"The {quantity} of {shorten(name)} changes its sign.")
+        for (one, first), (other, second) in itertools.combinations(
+            zip(names, table, strict=bool(table)), 2
+        ):
+            orders = [_order(a, b) for a, b in zip(first, second, strict=True)]
+            if orders[0] * orders[1] < 0:
+                above, below = (one, other) if orders[0] > 0 else (other, one)
+                told.append(
+                    f"The {quantity} of {shorten(above)} is above that of {shorten(below)} under the first mask, "
+                    "below it under the second."
+                )
+    return told
+
+
+def _sign(estimate: Estimate | None) -> int:
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return 0
+    return (estimate.low > 0) - (estimate.high < 0)
+
+
+def _order(one: Estimate | None, other: Estimate | None) -> int:
+    """1 where the first is above the second beyond their intervals, -1 below, 0 undecided."""
+    if one is None or other is None:
+        return 0
+    if one.low is None or one.high is None or other.low is None or other.high is None:
+        return 0
+    return (one.low > other.high) - (one.high < other.low)
+
+
+def _title(
+    names: tuple[str, ...],
+    masks: tuple[str, ...],
+    values: Mapping[str, tuple[tuple[Estimate | None, ...], ...]],
+    flips: tuple[str, ...],
+) -> str:
+    if len(masks) < 2:
+        return "One mask was measured: whether another would say the same is not known"
+    if flips:
+        more = f" (and {len(flips) - 1} more)" if len(flips) > 1 else ""
+        return f"It depends on the mask. {flips[0].rstrip('.')}{more}"
+    quantity = "contribution" if "contribution" in values else next(iter(values))
+    apart = [
+        (abs(first.value - second.value), name, first.value, second.value)
+        for name, (first, second) in zip(names, values[quantity], strict=True)
+        if first is not None
+        and second is not None
+        and first.value is not None
+        and second.value is not None
+        and _order(first, second) != 0
+    ]
+    if not apart:
+        if not any(None not in row for row in values[quantity]):
+            return "The two masks cannot be compared"
+        return f"Both masks agree: no {quantity} changes beyond its interval"
+    _, name, first, second = max(apart)
+    same = f"The {quantity} of {shorten(name)} is {number(first)} under {shorten(masks[0], 40)}"
+    return f"{same}, {number(second)} under {shorten(masks[1], 40)}; no sign or ranking flips"
+
+
+def _add_marks(figure: go.Figure, info: MaskSensitivityInfo, quantity: str, *, row: int) -> None:
+    styles = modality_styles(info.modalities)
+    for y, (name, pair) in enumerate(zip(info.modalities, info.values[quantity], strict=True)):
+        shown = [e for e in pair if e is not None]
+        if not defined(shown):
+            text = with_interval(shown[0]) if shown else "not measured"
+            figure.add_annotation(
+                x=0, y=y, text=plain(text), showarrow=False, xanchor="left", xshift=6, row=row, col=1
+            )  # fmt: skip
+            continue
+        for place, estimate in enumerate(pair):
+            if estimate is None or estimate.value is None:
+                continue
+            figure.add_scatter(
+                x=[estimate.value],
+                y=[y + (0.14 if place else -0.14) * (len(pair) > 1)],
+                mode="markers",
+                marker={
+                    "symbol": styles[name].symbol + ("-open" if place else ""),
+                    "color": styles[name].colour,
+                    "size": 10,
+                },
+                error_x=error_bars([estimate]),
+                customdata=[
+                    [plain(f"{shorten(name, 60)}, {_ordinal(place, info.masks)}: {hover(estimate)}")]
+                ],
+                hovertemplate="%{customdata[0]}<extra></extra>",
+                showlegend=False,
+                row=row,
+                col=1,
+            )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Planted models: many, varied, with known verdicts."""
