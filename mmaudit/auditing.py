@@ -23,14 +23,15 @@ from mmaudit.evidence.heap import kept_heap
 from mmaudit.evidence.masks import Masks, gather_masks
 from mmaudit.evidence.processes import Processes
 from mmaudit.evidence.scoring import value_function
-from mmaudit.evidence.second_masks import SECOND, gather_second, spread, without_second
+from mmaudit.evidence.second_masks import SECOND, SecondMasks, gather_second, spread, without_second
 from mmaudit.evidence.surroundings import Surroundings
 from mmaudit.evidence.table import shard_infos
 from mmaudit.evidence.workspace import TABLE, claim, finish, must_be_full, opened_folder, start_over
 from mmaudit.exceptions import MMAuditError, ModelError, SpecError
+from mmaudit.findings import read_thresholds
 from mmaudit.masking.build import describe_masks
 from mmaudit.masking.spec import AuditSpec, MaskingSpec
-from mmaudit.measures import check_request
+from mmaudit.measures import check_request, tables_read
 from mmaudit.measures.shapley import shapley_matrix
 from mmaudit.recording import make_record
 from mmaudit.report import AuditReport
@@ -99,6 +100,7 @@ def audit(
         >>> report.to_frame("utilization")                                    # doctest: +SKIP
     """
     check_request(measures, replicates)
+    wanted = tables_read(measures)
     if precision not in ("float32", "bfloat16", "float16"):
         raise SpecError(f"precision '{precision}' is none; there are float32, bfloat16, float16.")
     if seed is not None and (not isinstance(seed, int) or seed < 0):
@@ -106,6 +108,7 @@ def audit(
     subject = open_subject(model, data, spec, trust=trust)
     if train is not None:
         subject.train = train
+    read_thresholds(subject.spec.thresholds)
     seed = seed if seed is not None else getattr(subject.spec, "seed", 0)
     processes = Processes(device if device is not None or not subject.borrowed else subject.device)
     source = open_source(
@@ -130,10 +133,11 @@ def audit(
         torch.no_grad(),
     ):
         masks = gather_masks(subject, source, seed=seed, timeout=timeout)
-        second, notes = gather_second(
-            subject, source, first=describe_masks(masks.maskers), seed=seed, timeout=timeout
-        )
-        subject.notes += notes
+        second: SecondMasks | None = None
+        if SECOND in wanted:
+            first = describe_masks(masks.maskers)
+            second, notes = gather_second(subject, source, first=first, seed=seed, timeout=timeout)
+            subject.notes += notes
         dtype = None if precision == "float32" else getattr(torch, precision)
 
         def collector(
@@ -178,7 +182,7 @@ def audit(
         )
         failures: tuple[FailureRecord, ...] = ()
         if processes.main:
-            failures = collect_further(surroundings)
+            failures = collect_further(surroundings, wanted)
         processes.wait()
         collecting = _collected(
             lambda reason: collector(structure, reason), full, work / TABLE, folder, processes

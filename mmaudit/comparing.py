@@ -47,7 +47,7 @@ def compare(
         common: Where the data differ, compare the samples that both have.
 
     Returns:
-        Every measure that both have, before, after and as a difference with its interval, p-value (exact McNemar test for
+        Every measure of the coalition scores that both have, before, after and as a difference with its interval, p-value (exact McNemar test for
         accuracies of independent samples, else the paired bootstrap) and Holm's correction; and a verdict. The intervals are
         about the choice of samples; about other training seeds they say nothing (:func:`seed_level` does).
 
@@ -85,6 +85,10 @@ def compare(
         *_left_out(first, second, pairs, common),
     ]
     keys = [key for key in RATIOS if key in first.measures and key in second.measures]
+    apart = [key for key in first.measures if key in second.measures and key not in RATIOS]
+    if apart:
+        text = f"not compared, since they are no ratios of sums over the same samples: {', '.join(apart)}; each record has its own"
+        notes.append(Note(kind="information", topic="measures", text=text))
     classes = _class_rows(first, keys) <= _MOST_CLASS_ROWS
     if not classes:
         text = f"only all classes together are compared: {len(first.classes)} classes would make more than {_MOST_CLASS_ROWS} numbers"

@@ -141,7 +141,11 @@ def make_record(
         },
         lineage=spec.lineage if isinstance(spec, AuditSpec) else {},
     )
-    return record.model_copy(update={"findings": find(record, table)})
+    try:
+        return record.model_copy(update={"findings": find(record, table)})
+    except Exception as error:  # the numbers are worth keeping without the sentences
+        failure = FailureRecord(measure="findings", error=f"{type(error).__name__}: {error}")
+        return record.model_copy(update={"failures": (*record.failures, failure)})
 
 
 def _evidence(

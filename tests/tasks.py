@@ -45,9 +45,4 @@ def everything(model: nn.Module, data: dict[str, Tensor]) -> Tensor:
     """Outputs of the coalitions none, audio, image, both, by plain calls; zeros stand in."""
     audio, image = data["audio"], data["image"]
     with torch.no_grad():
-        return torch.stack(
-            [
-                model(audio * (c & 1), image * (c >> 1 & 1))
-                for c in range(4)
-            ]
-        )
+        return torch.stack([model(audio * (c & 1), image * (c >> 1 & 1)) for c in range(4)])

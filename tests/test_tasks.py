@@ -121,9 +121,7 @@ class TestLosses:
         scores = torch.randn(2, 3)
         batch = labelled([[1, -1, 0], [0, 1, 1]], "multilabel")
         found = task_of("multilabel").loss(scores, batch)
-        by_hand = F.binary_cross_entropy(
-            scores[0, [0, 2]].sigmoid(), torch.tensor([1.0, 0.0])
-        )
+        by_hand = F.binary_cross_entropy(scores[0, [0, 2]].sigmoid(), torch.tensor([1.0, 0.0]))
         assert found[0].item() == pytest.approx(by_hand.item(), abs=1e-6)
         assert task_of("multilabel").accuracy(scores, batch)[1] == pytest.approx(
             ((scores[1] > 0) == torch.tensor([False, True, True])).float().mean()
@@ -157,7 +155,14 @@ class TestCompared:
             loaded = batches({**data, "y": y}, 64)
             out = folder / str(seed)
             reports.append(
-                mmaudit.audit(model, loaded, {**SPEC, "task": "regression"}, out=out, device="cpu", replicates=200)
+                mmaudit.audit(
+                    model,
+                    loaded,
+                    {**SPEC, "task": "regression"},
+                    out=out,
+                    device="cpu",
+                    replicates=200,
+                )
             )
         return reports, y, data
 
@@ -190,7 +195,11 @@ class TestCompared:
             model.head.weight.mul_(torch.tensor([[1.0], [50.0]]))
         part = {name: value[:90] for name, value in {**data, "y": y}.items()}
         fewer = mmaudit.audit(
-            model, batches(part, 64), {**SPEC, "task": "regression"}, out=tmp_path / "f", device="cpu"
+            model,
+            batches(part, 64),
+            {**SPEC, "task": "regression"},
+            out=tmp_path / "f",
+            device="cpu",
         )
         pairs = pair_tables(
             Table(before.table("coalitions"), before.modalities, 300),
@@ -228,7 +237,13 @@ class TestCompared:
         y[:9, 1] = -1
         spec = {**SPEC, "task": "multilabel", "classes": ["x", "y", "z"]}
         reports = [
-            mmaudit.audit(Two(3, seed=seed), batches({**data, "y": y}, 64), spec, out=tmp_path / str(seed), device="cpu")
+            mmaudit.audit(
+                Two(3, seed=seed),
+                batches({**data, "y": y}, 64),
+                spec,
+                out=tmp_path / str(seed),
+                device="cpu",
+            )
             for seed in (3, 4)
         ]
         comparison = mmaudit.compare(*reports, replicates=200)
@@ -241,7 +256,14 @@ class TestCompared:
 
 
 class TestTrained:
-    @pytest.mark.parametrize("task", OUTPUTS)
+    @pytest.mark.parametrize(
+        "task",
+        [
+            "regression",
+            pytest.param("multilabel", marks=pytest.mark.slow),
+            pytest.param("segments", marks=pytest.mark.slow),
+        ],
+    )
     def test_retrained_and_alone(self, tmp_path, task):
         path = project(tmp_path / "p", task)
         result = mmaudit.retrain(
@@ -284,7 +306,12 @@ class TestTrained:
         from mmaudit.unimodal import UnimodalModel, given_outputs
 
         model = UnimodalModel(
-            Early(), "audio", None, classes=2, outputs=given_outputs("regression"), task="regression"
+            Early(),
+            "audio",
+            None,
+            classes=2,
+            outputs=given_outputs("regression"),
+            task="regression",
         )
         data = inputs(5)
         assert torch.equal(model(**data), model.model(**data))
@@ -321,7 +348,10 @@ class TestDrafted:
             arrays = {k: v.numpy() for k, v in data.items()}
             np.savez(folder / "data.npz", target=target.numpy(), **arrays)
             draft = draft_audit_file(
-                folder / "model.safetensors", "net:build", str(folder / "data.npz"), directory=folder
+                folder / "model.safetensors",
+                "net:build",
+                str(folder / "data.npz"),
+                directory=folder,
             )
             spec = yaml.safe_load(draft.text)
             assert (spec["task"], spec["outputs"]["kind"]) == ("regression", "values"), name
@@ -373,6 +403,7 @@ class TestSamples:
         assert ("R2" in text) == (task == "regression") and text
 
 
+@pytest.mark.slow
 class TestTwelve:
     def test_every_coalition_of_twelve(self, tmp_path):
         """4,096 coalitions of additive sensors, of which three count: contributions by hand."""

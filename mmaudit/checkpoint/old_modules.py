@@ -41,7 +41,9 @@ def completed(model: nn.Module) -> tuple[str, ...]:
         kind = _torch_class(module)
         if kind is None:
             continue
-        for name, value in {**_defaults(kind), **_derived(module)}.items():
+        # A class can be hashed; the checker sees what its instances say.
+        defaults = _defaults(kind)  # type: ignore[arg-type]
+        for name, value in {**defaults, **_derived(module)}.items():
             if not hasattr(module, name):
                 setattr(module, name, value)
                 added[f"{kind.__name__}.{name}"] = None

@@ -162,8 +162,12 @@ def _neighbours(values: Tensor, width: int) -> FloatArray | None:
     channels, space = maps.shape[1], tuple(maps.shape[2:])
     if channels > max(1.0, _MOST_MAPS * width):
         return None
-    pooled = F.adaptive_avg_pool2d if len(space) == 2 else F.adaptive_avg_pool3d
-    return np.asarray(pooled(maps, _grid(space, width // channels)).flatten(1).numpy())
+    grid = _grid(space, width // channels)
+    if len(grid) == 2:
+        means = F.adaptive_avg_pool2d(maps, (grid[0], grid[1]))
+    else:
+        means = F.adaptive_avg_pool3d(maps, (grid[0], grid[1], grid[2]))
+    return np.asarray(means.flatten(1).numpy())
 
 
 def _grid(space: Sequence[int], cells: int) -> tuple[int, ...]:

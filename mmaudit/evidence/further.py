@@ -31,8 +31,14 @@ FURTHER: dict[str, Callable[[Surroundings], tuple[Note, ...]]] = {
 """Kind -> function that writes its table into the work folder, or does nothing where the audit has no such thing."""
 
 
-def collect_further(surroundings: Surroundings) -> tuple[FailureRecord, ...]:
-    """Collect every kind of further evidence on the main process; notes go to the subject.
+def collect_further(
+    surroundings: Surroundings, wanted: frozenset[str]
+) -> tuple[FailureRecord, ...]:
+    """Collect further evidence on the main process; notes go to the subject.
+
+    Args:
+        surroundings: The opened audit.
+        wanted: Tables that measures ask for; other kinds are not collected.
 
     Returns:
         The kinds that raised something foreign: they do not lose the audit.
@@ -43,6 +49,8 @@ def collect_further(surroundings: Surroundings) -> tuple[FailureRecord, ...]:
     failures: list[FailureRecord] = []
     subject, files = surroundings.subject, surroundings.files
     for kind, collect in FURTHER.items():
+        if kind not in wanted:
+            continue
         done = surroundings.work / f"{kind}.json"
         if done.exists():  # before an interruption
             said = _Said.model_validate_json(done.read_bytes())

@@ -175,7 +175,7 @@ class Gatherer:
     def _part(self, batch: Batch, below: int, *, encoders: bool) -> _Part:
         value, spec = self._surroundings.collector.value, self._surroundings.spec
         if batch.targets is None:
-            raise DataError("the audit needs targets: name their path under 'target'.")
+            raise DataError("the audit needs labels: name their path under 'target'.")
         segment: IntArray | None = None
         if spec.task == "segments":
             rows = value.rows(batch)

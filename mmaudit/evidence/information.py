@@ -59,8 +59,8 @@ def collect_information(surroundings: Surroundings) -> tuple[Note, ...]:
 
     Columns of ``information``, a row for each sample (segment, label, number) that has the modality, modality and kind of
     features: ``sample_id``, ``group`` (its group, else the sample), ``modality``, ``features`` (``inputs``, ``encoder``, ``best``),
-    ``score`` (1 where right; for numbers the negative squared error), ``constant`` (the same of the best constant answer), ``gain``
-    (log-likelihood above that of the class frequencies, nats; for numbers the squared error that is saved) and ``entropy`` (negative
+    ``score`` (1 where right; for numbers the negative squared error), ``constant`` (the same of the best constant answer), ``luck``
+    (by how much that is too high on average, 0 where the probe answers the same), ``gain`` (log-likelihood above that of the class frequencies, nats; for numbers the squared error that is saved) and ``entropy`` (negative
     log-likelihood of the class frequencies; squared error of the mean). Numbers are in units of their spread.
 
     Columns of ``information_probes``, one row for each modality and kind: ``modality``, ``features``, ``reason`` (why there is
@@ -96,7 +96,7 @@ def collect_information(surroundings: Surroundings) -> tuple[Note, ...]:
 
 
 _TEXTS = ("sample_id", "group", "modality", "features")
-_NUMBERS = ("score", "constant", "gain", "entropy")
+_NUMBERS = ("score", "constant", "luck", "gain", "entropy")
 
 
 def _gathered(

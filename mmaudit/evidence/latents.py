@@ -74,10 +74,10 @@ def collect_competition(surroundings: Surroundings) -> tuple[Note, ...]:
     rows = _Rows()
     try:
         if probing.module is None:
-            raise _NoLatentError("the model has no latent: name its module under 'latent'")
+            raise NoLatentError("the model has no latent: name its module under 'latent'")
         notes = _fitted(probing)
         rows = _evaluated(probing)
-    except _NoLatentError as error:
+    except NoLatentError as error:
         probing.reasons |= dict.fromkeys(concepts, str(error))
     names, penalties = surroundings.spec.names, probing.penalties
     n, M, P = len(rows.ids), len(names), len(penalties)
@@ -112,9 +112,7 @@ def collect_competition(surroundings: Surroundings) -> tuple[Note, ...]:
             for key, value in zip(_PROBE_COLUMNS, values, strict=True):
                 probes[key].append(value)
     write_table(surroundings.work / COMPETITION_PROBES, probes)
-    write_table(
-        folder, {"sample_id": rows.ids, "group": rows.owners, "scatter": scatter, **table}
-    )
+    write_table(folder, {"sample_id": rows.ids, "group": rows.owners, "scatter": scatter, **table})
     return tuple(notes)
 
 
@@ -141,19 +139,6 @@ class _Rows:
     values: dict[str, _Found] = field(default_factory=dict)
 
 
-class _Seen(NamedTuple):
-    """What one batch gives: a row for each sample, or for each of its segments."""
-
-    ids: list[str]
-    owners: list[str]
-    latent: Tensor
-    """Shape ``(r, d)``."""
-    concepts: dict[str, Tensor]
-    """Modality -> ``(r, q)``."""
-    has: dict[str, Tensor]
-    """Modality -> whether the row counts, bool ``(r,)``."""
-
-
 class _Probing:
     """One audit's probes."""
 
@@ -162,7 +147,9 @@ class _Probing:
         self.seed: int = surroundings.settings["seed"]
         evaluator = surroundings.collector.evaluator
         latent = (surroundings.structure.record.latent or "").removeprefix("input of ")
-        modules = dict(evaluator.model.named_modules()) if isinstance(evaluator.model, nn.Module) else {}
+        modules = (
+            dict(evaluator.model.named_modules()) if isinstance(evaluator.model, nn.Module) else {}
+        )
         self.name = latent
         self.module: nn.Module | None = modules.get(latent) if latent else None
         asked = surroundings.spec.probe.penalty
@@ -180,100 +167,6 @@ class _Probing:
         """Whether a sample belongs to the half that is learnt from."""
         return stable_hash(self.seed, "half", owner) % 2 == 0
 
-    def seen(self, source: Source, wanted: Callable[[str], bool], most: int) -> Iterator[_Seen]:
-        """Latents and concepts of the samples of a source whose owner is wanted."""
-        step = 1
-        if source.samples and source.length and source.samples > most:
-            step = spread(source.samples, source.length, most)
-        done, progress = 0, self.surroundings.collector.progress
-        for batch in source.batches(stride=step):
-            owners = list(batch.groups) if batch.groups else list(batch.ids)
-            chosen = np.flatnonzero([wanted(owner) for owner in owners])
-            done += batch.n
-            if len(chosen):
-                yield self._seen(batch, owners, chosen)
-            if progress is not None:
-                progress("Competition", done, source.samples)
-
-    def _seen(self, batch: Batch, owners: list[str], chosen: IntArray) -> _Seen:
-        rows = torch.from_numpy(chosen)
-        with described(batch):
-            latent = self._latent(batch, rows)
-            concepts = {
-                name: concept.of(batch)[rows]
-                for name, concept in self.concepts.items()
-                if name not in self.reasons
-            }
-        n, parts = len(chosen), 1
-        if latent.dim() == 3:
-            parts = latent.shape[1]
-            fits = all(c.dim() == 3 and c.shape[1] == parts for c in concepts.values())
-            if not fits:
-                latent, parts = latent.mean(1), 1
-        latent = latent.reshape(n * parts, -1)
-        concepts = {name: c.reshape(n * parts, -1) for name, c in concepts.items()}
-        ids = [batch.ids[i] for i in chosen]
-        finite = torch.isfinite(latent).all(1)
-        has = {
-            name: torch.from_numpy(batch.present[name][chosen]).repeat_interleave(parts)
-            & torch.isfinite(c).all(1)
-            & finite.cpu()
-            for name, c in concepts.items()
-        }
-        return _Seen(
-            ids if parts == 1 else [f"{i}#{t}" for i in ids for t in range(parts)],
-            [owners[i] for i in chosen for _ in range(parts)],
-            latent,
-            concepts,
-            has,
-        )
-
-    def _latent(self, batch: Batch, rows: Tensor) -> Tensor:
-        """Input of the latent's module for some samples, ``(n, d)`` or ``(n, T, d)``."""
-        surroundings = self.surroundings
-        prepared, n = surroundings.collector.prepare(batch), batch.n
-        if surroundings.structure.rows_matter is None and len(rows) < n:
-            try:
-                prepared, n = prepared.rows(rows), len(rows)
-            except DataError:  # an input without samples: the batch stays whole
-                pass
-        kept: list[Tensor] = []
-
-        def keep(name: str, forward: Any, args: Any, kwargs: Any) -> Any:
-            tensors = list(tensor_paths([list(args), dict(kwargs)]).values())
-            kept.extend(_features(tensor, self.module, n) for tensor in tensors[:1])
-            return forward(*args, **kwargs)
-
-        assert self.module is not None
-        with intercepted({self.name: self.module}, keep):
-            surroundings.collector.evaluator.plain(prepared)
-        fitting = [tensor for tensor in kept if len(tensor) == n]
-        if not fitting:
-            raise _NoLatentError(f"module '{self.name}' is not called with a row for each sample")
-        # Of a module that is called several times, the last call: what the output is made of.
-        return fitting[-1] if n == len(rows) else fitting[-1][rows.to(fitting[-1].device)]
-
-
-class _NoLatentError(MMAuditError):
-    """The latent is not what it should be; there are no strengths then."""
-
-
-def _features(tensor: Tensor, module: nn.Module | None, n: int) -> Tensor:
-    """A latent with samples first and features last, ``(n, d)`` or ``(n, T, d)``; a copy."""
-    tensor = tensor.detach()
-    dim = batch_dimension(tensor, n)
-    if dim is None and tensor.dim() == 2 and len(tensor) % n == 0:
-        return tensor.reshape(n, -1, tensor.shape[1]).clone()
-    if dim is None:
-        return tensor
-    tensor = tensor.movedim(dim, 0)
-    if tensor.dim() < 3:
-        return tensor.reshape(n, -1).clone()
-    if not isinstance(module, nn.Linear) and tensor.dim() > 3:
-        return tensor.flatten(2).mean(2)
-    return tensor.clone() if tensor.dim() == 3 else tensor.flatten(1, -2).mean(1)
-
-
 def _fitted(probing: _Probing) -> list[Note]:
     """Fit all probes in one pass."""
     surroundings, notes = probing.surroundings, []
@@ -281,7 +174,7 @@ def _fitted(probing: _Probing) -> list[Note]:
         assert surroundings.train is not None
         try:
             _fit(probing, surroundings.train, lambda _: True)
-        except _NoLatentError:
+        except NoLatentError:
             raise
         except MMAuditError as error:
             probing.halves = True
@@ -313,7 +206,9 @@ def _fit(probing: _Probing, source: Source, wanted: Callable[[str], bool]) -> No
             continue
         try:
             probing.fits[name] = {
-                penalty: ridge.fit("cross-validated" if penalty == "cross-validated" else float(penalty))
+                penalty: ridge.fit(
+                    "cross-validated" if penalty == "cross-validated" else float(penalty)
+                )
                 for penalty in probing.penalties
             }
         except ValueError as error:
@@ -328,7 +223,7 @@ class _Ridges:
         self._shared: StreamingRidge | None = None
         self._own: dict[str, StreamingRidge] = {}
 
-    def add(self, seen: _Seen, folds: IntArray) -> dict[str, str]:
+    def add(self, seen: LatentRows, folds: IntArray) -> dict[str, str]:
         """Take a batch; returns reasons why a modality cannot be taken."""
         if not self._columns:
             start = 0
@@ -337,7 +232,9 @@ class _Ridges:
                 start += concept.shape[1]
             d = seen.latent.shape[1]
             if _FOLDS * d * (d + start) > _MOST_SUMS:
-                return dict.fromkeys(seen.concepts, f"the latent has {d:,} features, too many to probe")
+                return dict.fromkeys(
+                    seen.concepts, f"the latent has {d:,} features, too many to probe"
+                )
         changed = {
             name: "its concept does not have the same number of outputs in every batch"
             for name, c in seen.concepts.items()
@@ -360,7 +257,9 @@ class _Ridges:
                     if self._shared is None
                     else self._shared.of_outputs(columns)
                 )
-            self._own[name].add(*_rows_of(seen.latent, seen.concepts[name], has), folds[has.numpy()])
+            self._own[name].add(
+                *_rows_of(seen.latent, seen.concepts[name], has), folds[has.numpy()]
+            )
         return {}
 
     def of(self, name: str) -> StreamingRidge | None:

@@ -92,6 +92,8 @@ def probe(split: Split, *, seed: int) -> Judged:
         judged = _judged(split, ~here, answers, question.of(here), [a[here] for a in answers])
         for name, values in judged.items():
             found[name][here] = values
+        if "score" in judged:
+            found["luck"][here] = question.luck()
     return found
 
 
@@ -108,7 +110,10 @@ def probe_elsewhere(split: Split, features: FloatArray, question: Question, *, s
     everyone = np.ones(len(split.folds), dtype=bool)
     answers = _Learners(split, seed).about(features)
     judged = _judged(split, everyone, inside, question, answers)
-    return {**_nothing_answered(question), **judged}
+    found = {**_nothing_answered(question), **judged}
+    if "score" in judged:
+        found["luck"][:] = question.luck()
+    return found
 
 
 def _nothing_answered(question: Question) -> Judged:
@@ -117,6 +122,7 @@ def _nothing_answered(question: Question) -> Judged:
     return {
         "score": constant.copy(),
         "constant": constant,
+        "luck": np.zeros(constant.shape),
         "gain": unknown.copy(),
         "entropy": unknown.copy(),
     }
@@ -199,7 +205,7 @@ class _Learners:
     def _scaled(self, features: FloatArray) -> FloatArray:
         """In standard deviations, at most five; features that do not vary are left out."""
         values = features[:, self._varies].astype(np.float64) - self._mean[self._varies]
-        return np.clip(values / self._spread, -_FARTHEST, _FARTHEST)
+        return np.asarray(np.clip(values / self._spread, -_FARTHEST, _FARTHEST))
 
     def _mapped(self, values: FloatArray) -> FloatArray:
         """The features, and Fourier features of about the same size together."""

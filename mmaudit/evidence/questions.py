@@ -20,7 +20,7 @@ __all__ = ["Decisions", "Judged", "Numbers", "Question", "ask"]
 
 Judged = dict[str, FloatArray]
 """Of each part of each sample ``(n, parts)``, NaN where the truth is unknown: ``score`` of the answer, ``constant`` (that of the best
-constant answer), ``gain`` over what frequencies say, and ``entropy``, the loss of what they say."""
+constant answer), ``luck`` (by how much that is too high on average), ``gain`` over what frequencies say, and ``entropy``, the loss of what they say."""
 
 _STEEPEST = 100.0
 _DRAWS = 1000
@@ -69,7 +69,11 @@ class Question(ABC):
 
     @abstractmethod
     def constant(self) -> FloatArray:
-        """Score of the best constant answer to each part of each sample, ``(n, parts)``."""
+        """Score of the best constant answer to each part of each sample, ``(n, parts)``; it is found in the same samples."""
+
+    @abstractmethod
+    def luck(self) -> FloatArray:
+        """By how much that is too high on average, since it was found where it is judged, ``(parts,)``."""
 
     @abstractmethod
     def of(self, rows: np.ndarray) -> Question:
@@ -169,27 +173,23 @@ class Decisions(Question):
         return {"score": right, "gain": self._of_truth(logp) + entropy, "entropy": entropy}
 
     def constant(self) -> FloatArray:
-        """1 where the most frequent class is the truth, less what its frequency is too high by.
-
-        Of frequencies that are equal, the largest is above all of them by chance: with ten balanced classes intervals of what is
-        above chance would cover 89 % instead of 94 %. How much that is on average, resampling says. Where no class is more than one
-        sample ahead, they were balanced on purpose, and a guess between all is meant.
-        """
+        """1 where the most frequent class of these samples is the truth; the same for all where classes were balanced on purpose."""
         scores = np.full(self.truth.shape, np.nan)
-        for part, column in enumerate(self.truth.T):
-            known = column >= 0
-            counts = np.bincount(column[known], minlength=self.classes)
-            if counts.max() - counts.min() <= 1:
-                scores[known, part] = 1 / self.classes
-            else:
-                score = (column == counts.argmax()) - _luck(counts)
-                scores[known, part] = score[known]
+        for part, (column, counts) in enumerate(zip(self.truth.T, self._counts(), strict=True)):
+            score = column == counts.argmax() if _uneven(counts) else 1 / self.classes
+            scores[:, part] = np.where(column >= 0, score, np.nan)
         return scores
+
+    def luck(self) -> FloatArray:
+        """How far the frequency of the most frequent class is above its expectation, by the bootstrap."""
+        return np.array([_luck(counts) if _uneven(counts) else 0.0 for counts in self._counts()])
+
+    def _counts(self) -> list[IntArray]:
+        return [np.bincount(c[c >= 0], minlength=self.classes) for c in self.truth.T]
 
     def _moves(self, answer: FloatArray, prior: FloatArray) -> FloatArray:
         """How far answers are from the prior, ``(n, parts, K)``."""
-        n, parts = self.truth.shape
-        if answer.shape[1] != parts:
+        if answer.shape[1] != self.truth.shape[1]:
             return np.asarray(answer[:, None] - prior)
         return np.stack([1 - answer, answer], -1) - prior
 
@@ -254,9 +254,17 @@ class Numbers(Question):
         everyone = np.ones(len(self.truth), dtype=bool)
         return np.asarray(-((self.truth - self.prior(everyone)) ** 2))
 
+    def luck(self) -> FloatArray:
+        """None to speak of: a mean is one degree of freedom."""
+        return np.zeros(self.truth.shape[1])
+
+
+def _uneven(counts: IntArray) -> bool:
+    """Whether a class is more than one sample ahead of another; else they were balanced on purpose."""
+    return bool(counts.max() - counts.min() > 1)
+
 
 def _luck(counts: IntArray) -> float:
-    """How far the largest of several frequencies is above its expectation by chance, by the bootstrap."""
     n = counts.sum()
     drawn = np.random.default_rng(0).multinomial(n, counts / n, _DRAWS)
     return float(drawn.max(1).mean() - counts.max()) / float(n)

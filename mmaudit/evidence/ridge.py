@@ -85,7 +85,6 @@ class _Sums:
             setattr(new, name, torch.add(getattr(self, name), getattr(other, name), alpha=sign))
         return new
 
-
     def of_outputs(self, columns: slice) -> _Sums:
         """A copy for some of the outputs."""
         new = object.__new__(_Sums)
@@ -254,9 +253,7 @@ def _gram(z: Tensor) -> Tensor:
     return torch.from_numpy(values.T @ values)
 
 
-def _solutions(
-    sums: _Sums, penalties: Sequence[float]
-) -> Iterator[tuple[float, Tensor, Tensor]]:
+def _solutions(sums: _Sums, penalties: Sequence[float]) -> Iterator[tuple[float, Tensor, Tensor]]:
     """Penalty, weights ``(d, q)`` and bias ``(q,)`` in shifted values, for each penalty."""
     mean_z, mean_c = sums.z / sums.n, sums.c / sums.n
     scatter = sums.zz - sums.n * torch.outer(mean_z, mean_z)
@@ -273,11 +270,13 @@ def _solve(scatter: Tensor, cross: Tensor, penalty: float) -> Tensor:
         system.diagonal().add_(penalty)
         factor, failed = torch.linalg.cholesky_ex(system)
         if not failed:
-            return torch.cholesky_solve(cross, factor)
+            solved: Tensor = torch.cholesky_solve(cross, factor)
+            return solved
     values, vectors = torch.linalg.eigh(scatter)
     smallest = values.abs().max() * len(values) * torch.finfo(values.dtype).eps
     scale = torch.where(values > smallest, 1 / (values.clamp(min=0) + penalty), 0.0)
-    return vectors @ (scale[:, None] * (vectors.T @ cross))
+    shortest: Tensor = vectors @ (scale[:, None] * (vectors.T @ cross))
+    return shortest
 
 
 def _squared_error(sums: _Sums, weights: Tensor, bias: Tensor) -> float:

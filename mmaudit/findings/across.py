@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+from mmaudit.findings.answers import Answers
 from mmaudit.findings.effects import Effect, difference, holm
 from mmaudit.findings.facts import Facts
-from mmaudit.findings.questions import Answers
 from mmaudit.findings.wording import (
     enumerated,
     get_second_mask,
@@ -77,7 +77,7 @@ def _worse_than_best(facts: Facts, answers: _Known) -> Iterator[Finding]:
     worse = {
         name: claim
         for (name, claim), p in zip(claims.items(), corrected, strict=True)
-        if p <= facts.thresholds.level / 2
+        if p <= facts.alpha
     }
     if not worse:
         return
@@ -174,7 +174,7 @@ def _dominance(facts: Facts, answers: _Known) -> Iterator[Finding]:
         contribution = facts.contribution(name, "first")
         if share is None or contribution is None or contribution.value <= 0:
             continue
-        if share.p_above(limit) > facts.thresholds.level / 2:
+        if share.p_above(limit) > facts.alpha:
             continue
         others = [other for other in facts.present if other != name]
         neglected = [o for o in others if answers[o].less]
@@ -196,7 +196,7 @@ def _synergy(facts: Facts, answers: _Known) -> Iterator[Finding]:
     """Synergy or none: pairs worth more together than one by one, or less."""
     if facts.M < 2:
         return
-    delta, alpha = facts.thresholds.delta, facts.thresholds.level / 2
+    delta, alpha = facts.thresholds.delta, facts.alpha
     pairs = {
         pair: effect
         for pair in itertools.combinations(facts.present, 2)
@@ -253,7 +253,7 @@ def _masks_disagree(facts: Facts, answers: _Known) -> Iterator[Finding]:
         known = {n: a.contribution[mask] for n, a in answers.items() if mask in a.contribution}
         if len(known) > 1:
             first, second = sorted(known.values(), key=lambda e: -e.value)[:2]
-            if difference(first, second).p_above(0) <= facts.thresholds.level / 2:
+            if difference(first, second).p_above(0) <= facts.alpha:
                 tops[mask] = max(known, key=lambda n: known[n].value)
     flips = len(set(tops.values())) > 1
     if not torn and not flips:

@@ -8,14 +8,14 @@ the lower end is c. An interval without width is exact: the p-value is 0 or 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from scipy import stats
 
 from mmaudit.report.schema import Estimate, FindingEvidence
 
-__all__ = ["Effect", "difference", "effect_of", "holm"]
+__all__ = ["Effect", "any_of", "difference", "effect_of", "holm"]
 
 _HALF_LEVEL = 0.975
 _MOST_DEGREES = 1e6
@@ -131,6 +131,11 @@ def difference(first: Effect, second: Effect, factor: float = 1.0) -> Effect:
     half = math.hypot(first.error, factor * second.error)
     half *= float(stats.t.ppf(_HALF_LEVEL, degrees))
     return Effect(value, value - half, value + half, degrees, rows)
+
+
+def any_of(p_values: Sequence[float]) -> float | None:
+    """One p-value for a claim that any of several estimates can support (Bonferroni); ``None`` where there are none."""
+    return min(1.0, min(p_values) * len(p_values)) if p_values else None
 
 
 def holm(p_values: Iterable[float | None]) -> list[float]:

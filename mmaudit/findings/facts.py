@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from mmaudit.findings.alike import Alike
 from mmaudit.findings.effects import Effect, difference, effect_of
@@ -15,9 +15,13 @@ from mmaudit.report.labels import coalition_name, others
 from mmaudit.report.numbers import NO_RESPONSE
 from mmaudit.report.schema import Estimate, Record
 
-__all__ = ["Facts", "Mask"]
+__all__ = ["Effects", "Facts", "Mask"]
 
 Mask = Literal["first", "second"]
+
+Effects: TypeAlias = Mapping[str, tuple[Mapping[Mask, Effect], Mapping[Mask, Effect]]]
+"""Modality -> contribution and drop, each mask -> effect."""
+
 _MASKS: tuple[Mask, ...] = ("first", "second")
 _NORMAL = 1.959964
 _HAVE_REMEDIES = ("multiclass", "binary")
@@ -54,6 +58,22 @@ class Facts:
     def M(self) -> int:  # noqa: N802 - the field's name
         """Number of modalities that are there."""
         return len(self.present)
+
+    @property
+    def alpha(self) -> float:
+        """Level of a one-sided claim."""
+        return self.thresholds.level / 2
+
+    @cached_property
+    def effects(self) -> Effects:
+        """What hangs on each modality that is there."""
+        return {
+            name: (
+                {m: e for m in self.masks if (e := self.contribution(name, m)) is not None},
+                {m: e for m in self.masks if (e := self.drop(name, m)) is not None},
+            )
+            for name in self.present
+        }
 
     @cached_property
     def task(self) -> str:

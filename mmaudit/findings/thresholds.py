@@ -31,8 +31,9 @@ class Thresholds(BaseModel):
     level: float = Field(default=0.05, gt=0, lt=1)
     """Chance of a false claim among all modalities of a model (Holm), two-sided: half of it for each direction."""
     at_chance: float = Field(default=0.1, gt=0, lt=1)
-    """A model of one modality says nothing where its score is not clearly above that of a constant prediction, and its interval
-    ends below so much more. An interval inside delta would take thousands of samples; this one leaves little room."""
+    """A modality says nothing where the score of a model of it alone is not clearly above that of a constant prediction, and its
+    interval ends below so much more; and what says nothing is of no avail where its drop and contribution are so. Intervals inside
+    delta would take thousands of samples; this leaves little room."""
     gain: float = Field(default=0.02, gt=0, lt=1)
     """A probe found nothing where its log-likelihood gain, as a share of the entropy of the target, is below this."""
     fair_share: float = Field(default=1.0, gt=0)

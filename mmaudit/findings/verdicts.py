@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from mmaudit.findings.answers import Answers
 from mmaudit.findings.effects import Effect
 from mmaudit.findings.facts import Facts, Mask
-from mmaudit.findings.questions import Answers
 from mmaudit.findings.wording import (
     get_information,
     get_second_mask,
@@ -161,7 +161,7 @@ def _uninformative(facts: Facts, answer: Answers) -> _Said | None:
     information = answer.informative
     if information.answer != "no" or answer.needed == "yes":
         return None
-    unread = answer.read == "no" or (answer.idle and answer.needed == "no")
+    unread = answer.read == "no" or answer.idle
     if not unread or information.above is None:
         return None
     above = shown(information.above, signed=True)

@@ -29,7 +29,7 @@ from mmaudit.measures.utilization import ConditionalUtilizationRate
 from mmaudit.report.schema import FailureRecord, MeasureResult
 from mmaudit.typing import TaskName
 
-__all__ = ["MEASURES", "Evidence", "Measure", "check_request", "compute_measures"]
+__all__ = ["MEASURES", "Evidence", "Measure", "check_request", "compute_measures", "tables_read"]
 
 MEASURES: dict[str, type[Measure]] = {
     "coalitions": CoalitionScores,
@@ -64,6 +64,13 @@ def check_request(only: Sequence[str] | None, replicates: int) -> None:
         )
     if replicates < 100:
         raise SpecError(f"{replicates} bootstrap replicates are too few: expected at least 100.")
+
+
+def tables_read(only: Sequence[str] | None) -> frozenset[str]:
+    """Tables beside the coalition table that measures read: what an audit has to collect for them."""
+    kinds = [MEASURES[key] for key in (MEASURES if only is None else only)]
+    needed = [getattr(kind, "tables", ()) for kind in kinds]
+    return frozenset(name for names in (*needed, *(kind.reads for kind in kinds)) for name in names)
 
 
 def compute_measures(

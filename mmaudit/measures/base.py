@@ -34,6 +34,8 @@ class Measure(ABC):
     bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
     direction: ClassVar[Literal["higher", "lower", "balanced"]] = "balanced"
     reference: ClassVar[str] = ""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Tables beside the coalition table that it reads, if the audit has them."""
 
     @abstractmethod
     def rows(self, sums: UnitSums) -> Iterator[LabelledEstimate]:
@@ -95,6 +97,7 @@ class EvidenceMeasure(Measure):
     """
 
     tables: ClassVar[tuple[str, ...]] = ()
+    """Tables that it cannot do without."""
 
     def available(self, evidence: Evidence) -> bool:
         """Whether all tables are there."""

@@ -28,7 +28,7 @@ def wilson_at_spread(
         value: Estimates in [0, 1], shape ``(c,)``.
         error: Their standard errors, shape ``(c,)``.
         units: Units behind each, shape ``(c,)``; with few of them the interval is widened as Student's t is.
-        trials: Trials where there is no spread to go by, shape ``(c,)``.
+        trials: Trials where there is no spread to go by, positive, shape ``(c,)``.
         pseudo_variance: Added to the squared standard error where there is a spread.
 
     Returns:
@@ -42,10 +42,11 @@ def wilson_at_spread(
         (array([0.7864]), array([0.9565]))
     """
     value = np.clip(value, 0.0, 1.0)
-    spread = error > _ROUNDING
+    # An estimate of 0 or 1 says nothing of its spread, even where it is not exactly 0.
+    spread = (error > _ROUNDING) & (value * (1 - value) > _ROUNDING)
     variance = np.where(spread, error, 1.0) ** 2 + pseudo_variance
     effective = np.where(spread, value * (1 - value) / variance, trials)
     effective = effective * (student_factor(np.array(np.inf)) / student_factor(units)) ** 2
-    usable = (units > 1) & (effective > 0)
+    usable = units > 1
     low, high = wilson(value, np.where(usable, effective, 1.0))
     return np.where(usable, low, np.nan), np.where(usable, high, np.nan)

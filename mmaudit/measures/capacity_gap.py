@@ -61,6 +61,7 @@ class CapacityGap(EvidenceMeasure):
     direction = "balanced"
     reference = "after Du et al. 2023 (ICML), on modalities that joint training learns less well"
     tables = (REFERENCES,)
+    reads = (SECOND,)
 
     def rows_of(self, evidence: Evidence) -> Iterator[LabelledEstimate]:
         """Labels: ``modality``, ``quantity``, ``mask`` (``first`` or ``second`` of ``gap``, else ``none``)."""

@@ -126,9 +126,7 @@ def _sums(evidence: Evidence, penalties: int) -> FloatArray:
     return row_sums(evidence, _COLUMNS, beside, table=_TABLE)[0]
 
 
-def _estimates(
-    evidence: Evidence, probe: dict[str, Any], sums: FloatArray
-) -> dict[str, Estimate]:
+def _estimates(evidence: Evidence, probe: dict[str, Any], sums: FloatArray) -> dict[str, Estimate]:
     sums = sums[sums[:, 0] > 0]
     counts, error, scatter, whitened, weight, bias = np.split(sums, _WIDTH, axis=1)
     n, groups = int(counts.sum()), len(sums) if evidence.grouped else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,11 @@ from mmaudit.typing import FloatArray
 __all__ = ["Information"]
 
 _TABLE, _PROBES = "information", "information_probes"
-_COLUMNS = ("score", "constant", "gain", "entropy")
+_COLUMNS = ("score", "constant", "luck", "gain", "entropy")
+_WIDTH = 1 + len(_COLUMNS)
 _ENOUGH_SAMPLES = 100
+_MORE = 1.5
+"""As in ``mmaudit.measures.chance``: the bootstrap sees too little of how lucky the best constant answer was."""
 
 
 class Information(EvidenceMeasure):
@@ -41,7 +45,9 @@ class Information(EvidenceMeasure):
     unit = "fraction of samples (accuracy, above chance), fraction of entropy (gain)"
     bounds = (None, 1.0)
     direction = "balanced"
-    reference = "Alain & Bengio 2016, arXiv:1610.01644 (probes); Rahimi & Recht 2007; Geurts et al. 2006"
+    reference = (
+        "Alain & Bengio 2016, arXiv:1610.01644 (probes); Rahimi & Recht 2007; Geurts et al. 2006"
+    )
     tables = (_TABLE, _PROBES)
 
     def of(self, evidence: Evidence) -> MeasureResult:
@@ -59,8 +65,8 @@ class Information(EvidenceMeasure):
         sums = _sums(evidence, asked) if asked else np.zeros((0, 0))
         for modality, kind, reason in cells:
             if reason is None:
-                at = 5 * asked.index((modality, kind))
-                estimates = _estimates(evidence, sums[:, at : at + 5])
+                at = _WIDTH * asked.index((modality, kind))
+                estimates = _estimates(evidence, sums[:, at : at + _WIDTH])
             else:
                 names = (_first(evidence), "above chance", "gain")
                 estimates = {name: Estimate(undefined=reason) for name in names}
@@ -83,14 +89,14 @@ def _first(evidence: Evidence) -> str:
 
 
 def _sums(evidence: Evidence, asked: list[tuple[str, str]]) -> FloatArray:
-    """Number of rows and sums of the four columns for each modality and kind, ``(U, 5 cells)``."""
+    """Number of rows and sums of the columns for each modality and kind, ``(U, 6 cells)``."""
     place = {cell: at for at, cell in enumerate(asked)}
 
     def spread(chunk: Chunk) -> FloatArray:
         rows = np.arange(len(chunk["score"]))
         cells = zip(chunk["modality"].tolist(), chunk["features"].tolist(), strict=True)
-        at = 5 * np.array([place[cell] for cell in cells])
-        table = np.zeros((len(rows), 5 * len(asked)))
+        at = _WIDTH * np.array([place[cell] for cell in cells])
+        table = np.zeros((len(rows), _WIDTH * len(asked)))
         table[rows, at] = 1.0
         for offset, name in enumerate(_COLUMNS, start=1):
             table[rows, at + offset] = chunk[name]
@@ -101,7 +107,7 @@ def _sums(evidence: Evidence, asked: list[tuple[str, str]]) -> FloatArray:
 
 def _estimates(evidence: Evidence, sums: FloatArray) -> dict[str, Estimate]:
     sums = sums[sums[:, 0] > 0]
-    counts, score, constant, gain, entropy = np.split(sums, 5, axis=1)
+    counts, score, constant, luck, gain, entropy = np.split(sums, _WIDTH, axis=1)
     n, groups = int(counts.sum()), len(sums) if evidence.grouped else None
     weights = evidence.sums.weights
     gained = mean_intervals(gain, entropy, weights=weights, units=counts)
@@ -116,13 +122,22 @@ def _estimates(evidence: Evidence, sums: FloatArray) -> dict[str, Estimate]:
         rare = _rare(float(score.sum()), n)
         found = {
             "accuracy": (proportion_intervals(score, counts, grouped=evidence.grouped), None),
-            "above chance": (mean_intervals(score - constant, counts, reach=1.0), rare),
+            "above chance": (_above_chance(score - constant, counts, float(luck.sum())), rare),
             "gain": (gained, rare),
         }
     return {
         name: intervals.estimate(0, n=n, groups=groups, warning=warning)
         for name, (intervals, warning) in found.items()
     }
+
+
+def _above_chance(difference: FloatArray, counts: FloatArray, luck: float) -> Intervals:
+    """The difference on these samples; its interval is shifted by how lucky the constant answer was."""
+    found, n = mean_intervals(difference, counts, reach=1.0), float(counts.sum())
+    shift = luck / n
+    low = np.minimum(found.low + shift, found.value)
+    high = found.high + (_MORE if n >= _ENOUGH_SAMPLES else 1.0) * shift
+    return replace(found, low=low, high=np.minimum(high, 1.0))
 
 
 def _rare(right: float, n: int) -> str | None:

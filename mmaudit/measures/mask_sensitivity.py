@@ -33,6 +33,7 @@ class MaskSensitivity(EvidenceMeasure):
     title = "The main estimates under both masks"
     unit = "fraction of samples (contribution, drop), fraction of the score (utilization), 1 (distance)"
     direction = "balanced"
+    reads = (SECOND, DISTANCE)
     reference = (
         "Janzing et al. 2020 on how a feature is removed; Sturmfels et al. 2020 on baselines"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from mmaudit.checkpoint.importing import importable
 from mmaudit.cli import app
 from tests.projects import make_project
 
@@ -22,7 +24,7 @@ _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__f
 _ENVIRONMENT.pop("MMAUDIT_DEBUG", None)
 
 
-def mmaudit(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def in_a_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command as a user runs it, in the project's folder."""
     return subprocess.run(
         [sys.executable, "-m", "mmaudit", *arguments],
@@ -36,29 +38,41 @@ def mmaudit(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
+def mmaudit(monkeypatch):
+    """The same in this process, where the log is pytest's: ``(folder, *arguments) -> result``."""
+
+    def run(folder: Path, *arguments: str):
+        monkeypatch.chdir(folder)
+        return CliRunner().invoke(app, list(arguments))
+
+    yield run
+    for name in ("own_net", "factory"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
 def pickled(tmp_path):
-    """A project whose checkpoint is a pickled module, saved by a script that could import it; the audit file names no factory."""
+    """A project whose checkpoint is a pickled module; the audit file names no factory."""
     make_project(tmp_path)
-    script = (
-        "import torch, own_net\nfrom safetensors.torch import load_file\n"
-        "net = own_net.build()\nnet.load_state_dict(load_file('weights.safetensors'))\n"
-        "torch.save(net, 'net.pt')\n"
-    )
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=_ENVIRONMENT, check=True)
+    with importable(tmp_path):
+        net = importlib.import_module("own_net").build()
+        net.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+        torch.save(net, tmp_path / "net.pt")
+    sys.modules.pop("own_net")
     spec = yaml.safe_load((tmp_path / "audit.yaml").read_text())
     del spec["model"]
     (tmp_path / "audit.yaml").write_text(yaml.safe_dump({**spec, "checkpoint": "net.pt"}))
     return tmp_path
 
 
-def test_from_a_pickle_to_an_audit_without_trust(pickled):
-    refused = mmaudit(pickled, "convert", "net.pt", "--out", "safe")
+def test_from_a_pickle_to_an_audit_without_trust(pickled, mmaudit):
+    refused = in_a_process(pickled, "convert", "net.pt", "--out", "safe")
     assert refused.returncode == 2 and refused.stdout == ""
     (line,) = refused.stderr.splitlines()
     assert line.startswith("Error: ") and "own_net.Net" in line and "--trust-checkpoint" in line
     assert not (pickled / "safe").exists()
 
-    done = mmaudit(pickled, "convert", "net.pt", "--out", "safe", "--trust-checkpoint")
+    done = in_a_process(pickled, "convert", "net.pt", "--out", "safe", "--trust-checkpoint")
     assert done.returncode == 0, done.stderr
     assert "Trusted as you said" in done.stderr and "own_net.Net" in done.stderr
     assert "pickled module, trusted" in done.stdout
@@ -66,17 +80,17 @@ def test_from_a_pickle_to_an_audit_without_trust(pickled):
     (hint,) = [line.strip() for line in done.stdout.splitlines() if "mmaudit init" in line]
 
     again = mmaudit(pickled, "convert", "net.pt", "--out", "safe", "--trust-checkpoint")
-    assert again.returncode == 2 and "--force" in again.stderr
+    assert again.exit_code == 2 and "--force" in again.stderr
 
     words = hint.removeprefix("mmaudit ").replace("MODULE:FUNCTION", "test.npz").split()
     drafted = mmaudit(pickled, *words, "--yes")
-    assert drafted.returncode == 0, drafted.stderr
+    assert drafted.exit_code == 0, drafted.stderr
     spec = yaml.safe_load((pickled / "safe" / "audit.yaml").read_text())
     assert spec["model"] == {"factory": "factory:build"}
     assert spec["checkpoint"] == "model.safetensors"
 
 
-def test_every_command_that_opens_a_checkpoint_asks_for_trust(pickled):
+def test_every_command_that_opens_a_checkpoint_asks_for_trust(pickled, mmaudit, caplog):
     for arguments in (
         ["inspect", "audit.yaml"],
         ["preview", "audit.yaml"],
@@ -94,11 +108,12 @@ def test_every_command_that_opens_a_checkpoint_asks_for_trust(pickled):
         ["init", "net.pt", "--data", "test.npz", "--out", "draft.yaml", "--yes"],
     ):
         refused = mmaudit(pickled, *arguments)
-        assert refused.returncode == 2, arguments
-        assert len(refused.stderr.splitlines()) <= 3 and "--trust-checkpoint" in refused.stderr
+        assert refused.exit_code == 2, arguments
+        assert "--trust-checkpoint" in refused.stderr.splitlines()[-1] and not caplog.records
         done = mmaudit(pickled, *arguments, "--trust-checkpoint")
-        assert done.returncode == 0, done.stderr
-        assert "Trusted as you said" in done.stderr
+        assert done.exit_code == 0, done.stderr
+        assert "own_net.Net" in caplog.records[0].getMessage()
+        caplog.clear()
     assert "own_net.Net" in (pickled / "run" / "report.json").read_text()
     assert "# model: {factory: ...}" in (pickled / "draft.yaml").read_text()
 
@@ -110,26 +125,24 @@ def test_a_training_needs_a_factory(pickled):
         assert "names no factory under 'model'" in result.stderr
 
 
-def test_a_training_from_a_trusted_checkpoint(pickled):
+def test_a_training_from_a_trusted_checkpoint(pickled, mmaudit):
     spec = yaml.safe_load((pickled / "audit.yaml").read_text())
     (pickled / "audit.yaml").write_text(yaml.safe_dump({**spec, "model": "own_net:build"}))
     for command, more in (("unimodal", []), ("retrain", ["--remedy", "joint"])):
         arguments = [command, "audit.yaml", "--out", command, "--epochs", "1", "--quiet", *more]
         arguments += ["--device", "cpu"]
         refused = mmaudit(pickled, *arguments)
-        assert refused.returncode == 2 and "--trust-checkpoint" in refused.stderr
+        assert refused.exit_code == 2 and "--trust-checkpoint" in refused.stderr
         # Refused again where it was begun; what a retraining claimed is gone on with.
         resume = ["--resume"] if command == "retrain" else []
         done = mmaudit(pickled, *arguments, *resume, "--trust-checkpoint")
-        assert done.returncode == 0, done.stderr
+        assert done.exit_code == 0, done.stderr
     audited = yaml.safe_load((pickled / "retrain" / "audit.yaml").read_text())
     assert audited["checkpoint"] == "model.safetensors" and "trust" not in audited
 
 
-def test_convert_with_a_factory_and_an_average(tmp_path):
+def test_convert_with_a_factory_and_an_average(tmp_path, mmaudit):
     make_project(tmp_path)
-    from safetensors.torch import load_file
-
     state = load_file(tmp_path / "weights.safetensors")
     average = {name: value + 1 for name, value in state.items()}
     torch.save({"model": state, "ema": average}, tmp_path / "best.pt")
@@ -137,7 +150,7 @@ def test_convert_with_a_factory_and_an_average(tmp_path):
         tmp_path, "convert", "best.pt", "--out", "safe", "--weights", "ema",
         "--factory", "own_net:build", "--factory-args", "{width: 8}",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "build() calls own_net:build" in done.stdout and "averaged weights" in done.stderr
     found = load_file(tmp_path / "safe" / "model.safetensors")
     assert all(torch.equal(found[name], average[name]) for name in state)

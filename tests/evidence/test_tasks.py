@@ -184,9 +184,7 @@ class TestResponses:
         sizes = Regression().columns(scores, rows, shapley_matrix(2))["response_size"]
         assert sizes.tolist() == [[0.0, 0.0]]
         scores[2:] += 5
-        assert (
-            Regression().columns(scores, rows, shapley_matrix(2))["response_size"][0, 1] > 5
-        )
+        assert Regression().columns(scores, rows, shapley_matrix(2))["response_size"][0, 1] > 5
 
     def test_labels_are_binary_decisions(self):
         rng = np.random.default_rng(3)
@@ -257,7 +255,9 @@ class TestAudits:
         said = (everything(model, data) > 0).numpy()
         for c, name in enumerate(("none", "audio", "image", "audio+image")):
             right = (said[c] == y.numpy())[known]
-            assert report.estimate("coalitions", coalition=name).value == pytest.approx(right.mean())
+            assert report.estimate("coalitions", coalition=name).value == pytest.approx(
+                right.mean()
+            )
         assert report.data.class_counts == tuple(known.sum(0).tolist())
         assert report.data.groups == 119 and report.data.samples == 120
         assert any("1 of 120 samples have no label" in note.text for note in report.notes)
@@ -335,7 +335,9 @@ class TestAudits:
     def test_no_label_anywhere(self, task, y, said):
         data, model = inputs(20, 4 if task == "segments" else None), Two(3)
         with pytest.raises(DataError, match=said):
-            mmaudit.audit(model, batches({**data, "y": y}, 32), {**SPEC, "task": task}, device="cpu")
+            mmaudit.audit(
+                model, batches({**data, "y": y}, 32), {**SPEC, "task": task}, device="cpu"
+            )
 
     def test_batches_and_chunks_change_nothing(self, monkeypatch):
         data, model = inputs(70), Two(3)

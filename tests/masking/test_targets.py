@@ -23,7 +23,12 @@ def spec(task, **more):
     [
         ("multiclass", [1, 0], [1, 0], np.int32),
         ("segments", [[0, 2, -100], [1, -1, 0]], [[0, 2, -1], [1, -1, 0]], np.int32),
-        ("segments", torch.tensor([[0.0, float("nan")], [1.0, -1.0]]), [[0, -1], [1, -1]], np.int32),
+        (
+            "segments",
+            torch.tensor([[0.0, float("nan")], [1.0, -1.0]]),
+            [[0, -1], [1, -1]],
+            np.int32,
+        ),
         ("multilabel", torch.tensor([[True, False], [False, False]]), [[1, 0], [0, 0]], np.int8),
         ("multilabel", np.array([[1.0, np.nan], [-1.0, 0.0]]), [[1, -1], [-1, 0]], np.int8),
         ("multilabel", [1, 0], [[1], [0]], np.int8),
@@ -47,18 +52,33 @@ def test_unknown_numbers_stay_unknown():
     ("task", "value", "more", "said"),
     [
         ("segments", [0, 1], {}, "one class for each segment"),
-        ("segments", [[0, 1], [0, 2]], {"classes": ["x", "y"]}, "sample 'q' has target 2 in segment 1"),
+        (
+            "segments",
+            [[0, 1], [0, 2]],
+            {"classes": ["x", "y"]},
+            "sample 'q' has target 2 in segment 1",
+        ),
         ("segments", [[0.5, 1], [0, 2]], {}, "target 0.5 in segment 0; expected an integer"),
         ("segments", [["x"], ["y"]], {}, "expects one class for each segment"),
         ("segments", [[1, 2], [3]], {}, "rows of different lengths"),
         ("multilabel", [[0, 2], [1, 1]], {}, "target 2 for label 1; expected 0 or 1"),
         ("multilabel", [[0.3, 1.0], [1, 1]], {}, "target 0.3"),
-        ("multilabel", [[0, 1], [1, 1]], {"classes": ["only"]}, "2 labels, but the spec's classes name 1"),
+        (
+            "multilabel",
+            [[0, 1], [1, 1]],
+            {"classes": ["only"]},
+            "2 labels, but the spec's classes name 1",
+        ),
         ("regression", [1.0, float("inf")], {}, "sample 'q' has an infinite target"),
         ("regression", ["a", "b"], {}, "expects numbers"),
         ("regression", np.zeros((2, 3, 4)), {}, "expected one row of numbers"),
         ("regression", np.zeros((3, 1)), {}, "for 2 samples"),
-        ("regression", np.zeros((2, 2)), {"classes": ["x"]}, "2 numbers, but the spec's classes name 1"),
+        (
+            "regression",
+            np.zeros((2, 2)),
+            {"classes": ["x"]},
+            "2 numbers, but the spec's classes name 1",
+        ),
     ],
 )
 def test_refused(task, value, more, said):

@@ -259,6 +259,19 @@ def test_a_regression_has_no_confidence(tmp_path):
     assert "no confidence" in result.undefined
 
 
+def test_no_error_among_the_surest_is_a_bound_and_no_certainty(tmp_path):
+    confidence = np.linspace(1, 0.5, 200)
+    correct = np.arange(200) < 170
+    evidence = evidence_of(
+        tmp_path, np.tile(correct[:, None], 2), confidence=np.tile(confidence[:, None], 2)
+    )
+    found = find(measured(evidence), coalition="a", quantity="risk at 80 %")
+    assert (found.value, found.low) == (pytest.approx(0), pytest.approx(0))
+    # Wilson's upper end of none in 160
+    assert found.high == pytest.approx(0.0234, abs=5e-4)
+    assert f"fewer than {FEWEST_SUCCESSES}" in found.warning
+
+
 def test_two_samples_have_values(tmp_path):
     confidence = np.array([[0.9, 0.9], [0.6, 0.6]])
     result = measured(evidence_of(tmp_path, np.array([[1, 1], [0, 0]]), confidence=confidence))
@@ -320,6 +333,7 @@ def covered(rng, n, accuracy, shift, sims, number=None):
         ]
         found += risks(confidence, correct, counts, starts)
         for place, intervals in enumerate(found):
+            assert np.isfinite([intervals.low, intervals.high]).all()
             outside[place] += [
                 (intervals.low > truth[place]).sum(),
                 (intervals.high < truth[place]).sum(),

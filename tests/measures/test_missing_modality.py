@@ -162,7 +162,9 @@ def test_samples_with_nothing_leave_no_rate(tmp_path):
     bits = np.where(np.arange(80) < 10, 1, 0)
     result = measured(evidence_of(tmp_path, correct, present=bits))
     assert all(
-        "93.8 %" in row.estimate.undefined for row in result.rows if row.labels["quantity"] != "worst"
+        "93.8 %" in row.estimate.undefined
+        for row in result.rows
+        if row.labels["quantity"] != "worst"
     )
 
 

@@ -203,7 +203,7 @@ def test_responses_of_modalities_that_not_all_samples_have(tmp_path):
     present = np.where(rng.random(200) < 0.4, 1, 3)
     lacks = present == 1
     predictions[2, lacks], predictions[3, lacks] = predictions[0, lacks], predictions[1, lacks]
-    sums = sums_of(tmp_path, predictions, truth, present=present)
+    sums_of(tmp_path, predictions, truth, present=present)
     phi = 0.5 * (predictions[2] - predictions[0] + predictions[3] - predictions[1])
     expected = r2_score(truth[~lacks], (predictions[0] + phi)[~lacks])
     found, results = rows_of(tmp_path, key="responses")

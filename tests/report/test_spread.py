@@ -24,7 +24,9 @@ def test_in_chunks_as_at_once(pairs, size):
         assert spread.count[cell] == len(own)
         if len(own):
             assert spread.mean[cell] == pytest.approx(own.mean(), abs=1e-6)
-            assert spread.squares[cell] == pytest.approx(((own - own.mean()) ** 2).sum(), rel=1e-9, abs=1e-3)
+            assert spread.squares[cell] == pytest.approx(
+                ((own - own.mean()) ** 2).sum(), rel=1e-9, abs=1e-3
+            )
 
 
 def test_numbers_far_from_zero_lose_nothing():

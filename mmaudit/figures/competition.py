@@ -1,0 +1,116 @@
+"""What joint training cost each modality: the share of its concept that a linear probe does not find in the joint latent."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import plotly.graph_objects as go
+
+from mmaudit.figures.base import Table, cell, defined, missing_reason, subtitle
+from mmaudit.figures.panels import Panel, draw_panels
+from mmaudit.figures.theme import Words, modality_styles, say_nothing
+from mmaudit.report import AuditReport
+from mmaudit.report.labels import shorten
+from mmaudit.report.numbers import number, with_interval
+from mmaudit.report.schema import Estimate
+
+__all__ = ["CompetitionInfo", "competition_info", "competition_table", "plot_competition"]
+
+_KEY = "competition"
+
+
+class CompetitionInfo(NamedTuple):
+    """Competition strengths, in the order of the spec."""
+
+    words: Words
+    modalities: tuple[str, ...]
+    penalties: tuple[str, ...]
+    """How the probe's penalty was chosen, the main one first."""
+    estimates: dict[tuple[str, str, str], Estimate]
+    """Modality, quantity and penalty -> estimate."""
+    undefined: str | None = None
+
+    def of(self, quantity: str, penalty: str) -> tuple[Estimate | None, ...]:
+        """One estimate for each modality."""
+        return tuple(self.estimates.get((name, quantity, penalty)) for name in self.modalities)
+
+
+def competition_info(report: AuditReport) -> CompetitionInfo:
+    """Collect the competition strengths of a report."""
+    names = report.modalities
+    found: dict[tuple[str, str, str], Estimate] = {}
+    penalties: dict[str, None] = {}
+    for row in report.rows(_KEY):
+        penalty = row.labels["penalty"]
+        found[row.labels["modality"], row.labels["quantity"], penalty] = row.estimate
+        penalties.setdefault(penalty)
+    ordered = tuple(penalties)
+    pooled = {name: found.get((name, "pooled", ordered[0])) for name in names} if ordered else {}
+    if not defined(pooled.values()):
+        reason = missing_reason(report, _KEY)
+        words = Words(
+            "The competition strength is undefined",
+            subtitle(report, ()),
+            f"No competition strength has a value: {reason}.",
+        )
+        return CompetitionInfo(words, names, ordered, found, reason)
+    said = "; ".join(
+        f"{name}: {with_interval(e)}"
+        for name, e in pooled.items()
+        if e is not None and e.value is not None
+    )
+    words = Words(
+        _title(pooled),
+        subtitle(report, defined(pooled.values()), f"penalty of the probe: {ordered[0]}"),
+        f"Share of what a modality alone knows that the joint latent does not hold. {said}.",
+    )
+    return CompetitionInfo(words, names, ordered, found)
+
+
+def plot_competition(info: CompetitionInfo) -> go.Figure:
+    """Draw the strengths, pooled and whitened, and the pooled one under the other penalty; 0 is no competition."""
+    if info.undefined is not None:
+        return say_nothing(info.words, info.undefined)
+    styles = modality_styles(info.modalities)
+    main, *others = info.penalties
+    panels = [
+        Panel("d, pooled", "fraction", info.of("pooled", main)),
+        Panel("d, whitened", "fraction", info.of("whitened", main)),
+        *(Panel(f"d, pooled, penalty {p}", "fraction", info.of("pooled", p)) for p in others),
+    ]
+    return draw_panels(
+        info.words,
+        tuple(info.modalities),
+        tuple(styles[name] for name in info.modalities),
+        tuple(panels),
+    )
+
+
+def competition_table(info: CompetitionInfo) -> Table:
+    """The same as a table, with the chosen penalties and the widths behind them."""
+    quantities = ("pooled", "whitened", "rank", "lambda", "latent width")
+    headers = [f"{quantity}, penalty {p}" for p in info.penalties for quantity in quantities]
+    rows = [
+        (
+            name,
+            *(
+                cell(info.estimates.get((name, quantity, penalty)))
+                for penalty in info.penalties
+                for quantity in quantities
+            ),
+        )
+        for name in info.modalities
+    ]
+    return Table(("Modality", *headers), tuple(rows))
+
+
+def _title(pooled: dict[str, Estimate | None]) -> str:
+    """Who lost most."""
+    known = [
+        (e.value, shorten(n)) for n, e in pooled.items() if e is not None and e.value is not None
+    ]
+    value, name = max(known)
+    if value >= 1:
+        return f"The joint latent holds nothing linear of what {name} alone knows (d = {number(value)})"
+    more = ", most of all modalities" if len(known) > 1 else ""
+    return f"The joint latent lacks {number(value)} of what {name} alone knows{more}"
