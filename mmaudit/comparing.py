@@ -87,7 +87,7 @@ def compare(
     keys = [key for key in RATIOS if key in first.measures and key in second.measures]
     apart = [key for key in first.measures if key in second.measures and key not in RATIOS]
     if apart:
-        text = f"not compared, since they are no ratios of sums over the same samples: {', '.join(apart)}; each record has its own"
+        text = f"not compared, and told by each record alone: {', '.join(apart)}"
         notes.append(Note(kind="information", topic="measures", text=text))
     classes = _class_rows(first, keys) <= _MOST_CLASS_ROWS
     if not classes:

@@ -352,7 +352,8 @@ def _check_same(record: Path, source: Path, spec: AuditSpec, *, trust: bool) -> 
     """Refuse a record that is not of the model as it came."""
     report = AuditReport.load(record)
     known = {file.sha256 for file in report.record.subject.files}
-    loaded = {file.sha256 for file in open_subject(source, trust=trust).files}
+    files = open_subject(source, trust=trust).files
+    loaded = {file.sha256 for file in files if file.role != "audit file"}
     if report.record.spec != spec.model_dump(mode="json") or not loaded <= known:
         raise RecordError(
             f"{record} is an audit of another model or of another audit file than {source.name}: leave it out, or audit again."

@@ -8,10 +8,11 @@ from typer.testing import CliRunner
 from mmaudit.checking import check
 from mmaudit.cli import app
 from mmaudit.report import AuditReport
+from mmaudit.report.labels import LABELS
 from mmaudit.report.requirements import RequirementError
 from mmaudit.report.schema import Estimate, FailureRecord
 from mmaudit.testing import assert_audit
-from tests.report.fixtures import make_report, twelve_report, with_findings
+from tests.report.fixtures import make_report, twelve_report, with_every_measure, with_findings
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +179,24 @@ def test_long_names_of_twelve_modalities_in_quotes():
     (outcome,) = check(report, [f"contributions.'{name}' < 0.001"])
     assert outcome.holds
     assert check(report, [f"utilization.'{name}' < 0.001"])[0].holds
+
+
+@pytest.mark.parametrize("modalities", [("audio", "image"), ("audio", "image", "text")])
+@pytest.mark.parametrize(("key", "labels"), LABELS.items(), ids=LABELS)
+def test_every_measure_can_be_asked_for_in_short(key, labels, modalities):
+    report = with_every_measure(make_report(modalities, samples=60))
+    path = f"{key}.audio" if "modality" in labels else key
+    if key == "interactions":
+        path += ".first=image.second=audio"
+    elif key == "missing_modality":
+        path += ".rate=0.00"
+    elif key == "branch_utilization":
+        path = f"{key}.{'+'.join(reversed(modalities[1:]))}.given=audio"
+    elif key in ("coalitions", "calibration"):
+        path += ".image+audio"
+    (outcome,) = check(report, [f"{path} >= -99"])
+    assert outcome.holds, outcome
+    assert outcome.estimate in [row.estimate for row in report.measures[key].rows]
 
 
 def test_regressions_are_asked_by_their_own_score(report):

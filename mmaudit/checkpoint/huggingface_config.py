@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -144,9 +145,19 @@ def _declared(kind: type[Any]) -> frozenset[str]:
     names: Iterable[str] = inspect.signature(kind.__init__).parameters
     if dataclasses.is_dataclass(kind):
         names = [*names, *(field.name for field in dataclasses.fields(kind))]
+    names = [*names, *_older_keys(kind)]
     aliases = getattr(kind, "attribute_map", {})
     nested = getattr(kind, "sub_configs", {})
     return frozenset({*names, *aliases, *aliases.values(), *nested, *_COMMON}) - {"self", "kwargs"}
+
+
+def _older_keys(kind: type[Any]) -> set[str]:
+    """Keys of older files, which a class takes out of what it does not declare."""
+    found: set[str] = set()
+    for base in kind.__mro__:
+        if base.__module__.startswith("transformers."):
+            found |= set(re.findall(r"kwargs\.(?:pop|get)\(\s*[\"'](\w+)", inspect.getsource(base)))
+    return found
 
 
 def _nested(kind: type[Any] | None, key: str, value: Mapping[str, Any]) -> type[Any] | None:

@@ -14,6 +14,7 @@ from mmaudit.checkpoint.loader import load_checkpoint
 from mmaudit.checkpoint.model import OpaqueModel, model_device, unwrapped
 from mmaudit.checkpoint.onnx_model import OnnxModel
 from mmaudit.checkpoint.programs import ScriptedModel
+from mmaudit.checkpoint.reading import file_record
 from mmaudit.exceptions import SpecError
 from mmaudit.masking.spec import AuditSpec, MaskingSpec, read_spec
 from mmaudit.report.schema import FileRecord, Note
@@ -75,6 +76,7 @@ def open_subject(model: Any, data: Any = None, spec: Any = None, *, trust: bool 
         CheckpointError: If the weights cannot be loaded.
     """
     directory: Path | None = None
+    written: tuple[FileRecord, ...] = ()
     if isinstance(model, (str, Path)) and Path(model).suffix in (".yaml", ".yml"):
         if spec is not None:
             raise SpecError(
@@ -82,6 +84,7 @@ def open_subject(model: Any, data: Any = None, spec: Any = None, *, trust: bool 
             )
         path = Path(model)
         spec, directory, model = read_spec(path, AuditSpec), path.resolve().parent, None
+        written = (file_record(path, "audit file"),)
         if isinstance(spec, AuditSpec) and spec.directory is not None:
             spec, directory = _moved(spec, directory), directory / spec.directory
     elif spec is None:
@@ -121,6 +124,7 @@ def open_subject(model: Any, data: Any = None, spec: Any = None, *, trust: bool 
         subject = Subject(inner, spec, data, directory=directory, name=name, borrowed=True)
         if isinstance(spec, AuditSpec):
             subject.data, subject.train = spec.data.test, spec.data.train
+    subject.files = (*written, *subject.files)
     if data is not None:
         subject.data = data
     if subject.data is None:

@@ -28,6 +28,7 @@ from mmaudit.checkpoint.model import unwrapped
 from mmaudit.checkpoint.old_modules import completed
 from mmaudit.checkpoint.pickled_names import names_in_file
 from mmaudit.checkpoint.programs import Program, exported_model, scripted_model
+from mmaudit.checkpoint.stand_ins import stand_in, stands_in
 from mmaudit.checkpoint.state_dict import WEIGHT_KEYS, Wanted
 from mmaudit.checkpoint.torch_zip import check_program, foreign_names
 from mmaudit.checkpoint.wording import listed, shown
@@ -87,7 +88,8 @@ def load_trusted(
     _log.warning(said)
     if kind in ("torchscript", "pt2") and weights == "ema":
         raise _one_set(path, what)
-    pickling = _pickle_module(path, directory, home)
+    absent: dict[str, None] = {}
+    pickling = _pickle_module(path, directory, home, absent)
     loaders: dict[str, Callable[[], Any]] = {
         "torchscript": lambda: scripted_model(torch.jit.load(str(path), map_location="cpu")),
         "pt2": lambda: exported_model(torch.export.load(str(path))),
@@ -104,6 +106,16 @@ def load_trusted(
         return Trusted(value.model, words, (*notes, *value.notes))
     words = "pickle"
     chosen, trail = _module_in(path, unwrapped(value), weights)
+    missing = stands_in(chosen)
+    if missing is not None:
+        raise CheckpointError(
+            f"{shown(path)} needs {shown(missing.names, 80)}, {missing.reason}; put the code it was saved with beside the audit"
+            " file."
+        )
+    if absent:
+        notes.append(
+            f"Objects of classes that are not here were left empty: {listed(absent, 4)}; no weights are in them."
+        )
     if isinstance(chosen, nn.Module):
         added = completed(chosen)
         if added:
@@ -133,12 +145,6 @@ def _once(path: Path, directory: Path | None, load: Callable[[], Any]) -> Any:
             return load()
     except CheckpointError:
         raise
-    except ModuleNotFoundError as error:
-        raise CheckpointError(
-            f"{shown(path)} needs the module '{shown(error.name, 60)}', which is neither in"
-            f" {shown(directory) if directory else 'the current folder'} nor installed; put the code it was saved with beside"
-            " the audit file."
-        ) from error
     except (Exception, SystemExit) as error:
         reason = shown(" ".join(str(error).split()), 140).rstrip(".")
         raise CheckpointError(
@@ -160,8 +166,8 @@ def _plain_pickle(path: Path, pickling: Any) -> Any:
         return pickling.Unpickler(file, encoding="latin1").load()
 
 
-def _pickle_module(path: Path, directory: Path | None, home: Any) -> Any:
-    """What ``torch.load`` takes for the pickle module, with classes found where people's scripts have them now."""
+def _pickle_module(path: Path, directory: Path | None, home: Any, absent: dict[str, None]) -> Any:
+    """What ``torch.load`` takes for the pickle module: classes of scripts are found, absent ones get a stand-in."""
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
@@ -169,7 +175,17 @@ def _pickle_module(path: Path, directory: Path | None, home: Any) -> Any:
                 return _storage_on_cpu
             if module == "__main__":
                 return _from_script(path, name, directory, home)
-            return super().find_class(module, name)
+            try:
+                return super().find_class(module, name)
+            except ModuleNotFoundError as error:
+                place = shown(directory) if directory else "the current folder"
+                reason = (
+                    f"and the module '{shown(error.name, 60)}' is neither in {place} nor installed"
+                )
+            except AttributeError:
+                reason = "which its module does not have"
+            absent[f"{module}.{name}"] = None
+            return stand_in(module, name, reason)
 
     def load(file: Any, **options: Any) -> Any:
         return Unpickler(file, **options).load()

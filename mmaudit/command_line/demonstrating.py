@@ -75,7 +75,10 @@ def demo(
     typer.echo(f"\n Report: {out / 'report.html'}")
     typer.echo(f" Tables: mmaudit show {folder}/{DEMO_AUDIT} --measure contributions")
     if report.record.findings:
-        name = shlex.quote(report.modalities[0])
-        typer.echo(f" Why:    mmaudit show {folder}/{DEMO_AUDIT} --why {name}")
+        from mmaudit.report.statements import LEVELS, verdicts
+
+        judged = verdicts(report.record)
+        worst = min(judged, key=lambda name: LEVELS.index(judged[name].level), default="model")
+        typer.echo(f" Why:    mmaudit show {folder}/{DEMO_AUDIT} --why {shlex.quote(worst)}")
     typer.echo(f" App:    mmaudit serve {folder}")
     typer.echo(" Yours:  mmaudit init CHECKPOINT --factory MODULE:FUNCTION --data MODULE:FUNCTION")

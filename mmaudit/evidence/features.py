@@ -1,14 +1,14 @@
 """Tensors of any shape as a bounded number of features for each sample, for probes that ask what is in them.
 
 Small tensors are taken as they are. Of large ones there are means of neighbours, which keep where something is in a picture, and
-random projections, which keep distances (Achlioptas 2003). Whole numbers that may be tokens are counted as well. Where a
+random projections, which keep distances (Achlioptas 2003). Whole numbers that may be tokens are counted as well; where a mask of the spec says that they are, they are only counted. Where a
 dimension has another size from batch to batch, its mean, spread, maximum and length are taken; steps that are zero throughout are
 padding and do not count, so that the batch size changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -36,10 +36,11 @@ class Featuriser:
     Args:
         width: Features, at most.
         seed: Of the projections.
+        tokens: Tensors whose whole numbers stand for something, so that they are counted and nothing else; 0 is padding.
     """
 
-    def __init__(self, width: int, seed: int) -> None:
-        self.width, self._seed = width, seed
+    def __init__(self, width: int, seed: int, *, tokens: Collection[str] = ()) -> None:
+        self.width, self._seed, self._tokens = width, seed, frozenset(tokens)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._varying: dict[str, set[int]] = {}
         self._projections: dict[str, SparseRandomProjection] = {}
@@ -76,17 +77,19 @@ class Featuriser:
 
     def _features(self, name: str, tensor: Tensor, width: int) -> FloatArray:
         tensor = _dense(tensor)
-        tokens = tensor.dtype in _TOKENS and tensor.dim() <= 2
+        whole = tensor.dtype in _TOKENS
         values = torch.nan_to_num(tensor.float(), nan=0.0, posinf=0.0, neginf=0.0)
-        if not tokens:
+        if not whole or (tensor.dim() > 2 and name not in self._tokens):
             return self._reduced(name, values, width)
-        buckets = _largest_prime(width // 2)
-        self.words[name] = "counts of tokens"
-        parts = [_counts(tensor, buckets, padded=bool(self._varying[name]))]
-        if not self._varying[name]:
-            parts.append(self._reduced(name, values, width - buckets))
-            self.words[name] += f" and {self.words[f'{name} reduced']}"
-        return np.hstack(parts)
+        alone = name in self._tokens or bool(self._varying[name])
+        buckets = _largest_prime(width if alone else width // 2)
+        counts = _counts(tensor, buckets, padded=alone)
+        if alone:
+            self.words[name] = "counts of tokens"
+            return counts
+        rest = self._reduced(name, values, width - buckets)
+        self.words[name] = f"counts of tokens and {self.words[name]}"
+        return np.hstack([counts, rest])
 
     def _reduced(self, name: str, values: Tensor, width: int) -> FloatArray:
         n, shape, varying = len(values), tuple(values.shape[1:]), sorted(self._varying[name])
@@ -109,7 +112,7 @@ class Featuriser:
             found = projected
         else:
             found = values.reshape(n, size).numpy()
-        self.words[name] = self.words[f"{name} reduced"] = said
+        self.words[name] = said
         return found.astype(np.float32)
 
     def _project(self, name: str, rows: FloatArray, width: int) -> FloatArray:

@@ -53,7 +53,7 @@ class Gathered:
         truth: As :func:`~mmaudit.evidence.questions.ask` takes it, ``(n, ...)``.
         has: Modality -> whether each has it, bool ``(n,)``.
         features: Kind of features and modality -> ``(n, w)``; whatever stands where the modality is lacking means nothing.
-        samples: Samples that were read.
+        whole: Whether nothing of the data was left out.
     """
 
     ids: list[str]
@@ -61,7 +61,7 @@ class Gathered:
     truth: np.ndarray
     has: dict[str, np.ndarray]
     features: dict[tuple[str, str], FloatArray]
-    samples: int
+    whole: bool
 
 
 @dataclass
@@ -102,9 +102,13 @@ class Gatherer:
         self._surroundings, self._most = surroundings, most
         self._seed: int = surroundings.settings["seed"]
         self._makers = {
-            (kind, name): Featuriser(width, stable_hash(self._seed, kind, name))
+            (kind, name): Featuriser(
+                width,
+                stable_hash(self._seed, kind, name),
+                tokens=[i for i, m in part.mask.items() if kind == "inputs" and m.kind == "token"],
+            )
             for kind in KINDS
-            for name in surroundings.spec.names
+            for name, part in surroundings.spec.modalities.items()
         }
         self._names: dict[tuple[str, str], tuple[str, ...]] = {}
         self.reasons: dict[tuple[str, str], str] = {}
@@ -112,7 +116,7 @@ class Gatherer:
     def words(self, kind: str, modality: str) -> str:
         """How features came about."""
         words = self._makers[kind, modality].words
-        return ", ".join(dict.fromkeys(words[name] for name in words if " reduced" not in name))
+        return ", ".join(dict.fromkeys(words.values()))
 
     def gather(self, source: Source, *, encoders: bool) -> Gathered:
         """Read a source.
@@ -142,11 +146,12 @@ class Gatherer:
                 kept = sum(len(p.keys) for p in parts)
             if progress is not None:
                 progress("Probes", samples, source.samples)
-        return self._together([part for part in parts if len(part.keys)], samples)
+        whole = stride == 1 and below == _HASHES and kept <= self._most
+        return self._together([part for part in parts if len(part.keys)], whole=whole)
 
-    def _together(self, parts: list[_Part], samples: int) -> Gathered:
+    def _together(self, parts: list[_Part], *, whole: bool) -> Gathered:
         if not parts:
-            return Gathered([], [], np.empty(0), {}, {}, samples)
+            return Gathered([], [], np.empty(0), {}, {}, whole)
         keys = np.concatenate([part.keys for part in parts])
         # In an order that depends on the ids alone, and ties (equal hashes) in that of the data.
         order = np.argsort(keys, kind="stable")[: self._most]
@@ -169,7 +174,7 @@ class Gatherer:
             joined([part.truth for part in parts]),
             {name: joined([part.has[name] for part in parts]) for name in parts[0].has},
             features,
-            samples,
+            whole,
         )
 
     def _part(self, batch: Batch, below: int, *, encoders: bool) -> _Part:

@@ -118,10 +118,11 @@ def _gathered(
         except ShapesDifferError:
             continue  # which dimensions differ is known now
         break
-    if audited.samples > len(audited.ids):
+    if not audited.whole:
         what = "segments" if surroundings.spec.task == "segments" else "samples"
-        total = surroundings.source.samples or audited.samples
-        text = f"what modalities could say was probed on {len(audited.ids):,} {what}, spread over {total:,} samples."
+        total = surroundings.source.samples
+        over = f", spread over {total:,} samples" if total else ", spread over the data"
+        text = f"what modalities could say was probed on {len(audited.ids):,} {what}{over}."
         notes.append(Note(kind="information", topic="evidence", text=text))
     return audited, train, notes
 

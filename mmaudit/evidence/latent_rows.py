@@ -95,10 +95,7 @@ class LatentReader:
         rows = torch.from_numpy(chosen)
         with described(batch):
             latent = self._latent(batch, rows)
-            concepts = {
-                name: concept.of(batch)[rows]
-                for name, concept in self._concepts.items()
-            }
+            concepts = {name: concept.of(batch)[rows] for name, concept in self._concepts.items()}
         n, parts = len(chosen), 1
         if latent.dim() == 3:
             parts = latent.shape[1]
@@ -128,10 +125,8 @@ class LatentReader:
         surroundings = self._surroundings
         prepared, n = surroundings.collector.prepare(batch), batch.n
         if surroundings.structure.rows_matter is None and len(rows) < n:
-            try:
+            with suppress(DataError):  # an input without samples: the batch stays whole
                 prepared, n = prepared.rows(rows), len(rows)
-            except DataError:  # an input without samples: the batch stays whole
-                pass
         kept: list[Tensor] = []
 
         def keep(name: str, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -139,7 +134,6 @@ class LatentReader:
             kept.extend(_features(tensor, self._module, n) for tensor in tensors[:1])
             return forward(*args, **kwargs)
 
-        assert self._module is not None
         with intercepted({self._name: self._module}, keep):
             surroundings.collector.evaluator.plain(prepared)
         fitting = [tensor for tensor in kept if len(tensor) == n]
@@ -147,7 +141,6 @@ class LatentReader:
             raise NoLatentError(f"module '{self._name}' is not called with a row for each sample")
         # Of a module that is called several times, the last call: what the output is made of.
         return fitting[-1] if n == len(rows) else fitting[-1][rows.to(fitting[-1].device)]
-
 
 
 def _features(tensor: Tensor, module: nn.Module | None, n: int) -> Tensor:
@@ -164,5 +157,3 @@ def _features(tensor: Tensor, module: nn.Module | None, n: int) -> Tensor:
     if not isinstance(module, nn.Linear) and tensor.dim() > 3:
         return tensor.flatten(2).mean(2)
     return tensor.clone() if tensor.dim() == 3 else tensor.flatten(1, -2).mean(1)
-
-

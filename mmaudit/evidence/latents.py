@@ -7,28 +7,23 @@ spread over the data) concept and prediction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmaudit.checkpoint.model import intercepted
-from mmaudit.evidence.collecting import described
 from mmaudit.evidence.concepts import Concept, open_concepts
 from mmaudit.evidence.data import Source
 from mmaudit.evidence.extra_table import is_written, write_table
+from mmaudit.evidence.latent_rows import LatentReader, LatentRows, NoLatentError
 from mmaudit.evidence.ridge import RidgeFit, StreamingRidge
-from mmaudit.evidence.second_masks import spread
 from mmaudit.evidence.strength import strength_terms
 from mmaudit.evidence.surroundings import Surroundings
-from mmaudit.exceptions import DataError, MMAuditError, UndefinedMeasureError
+from mmaudit.exceptions import MMAuditError, UndefinedMeasureError
 from mmaudit.masking.base import stable_hash
-from mmaudit.masking.batches import Batch
-from mmaudit.masking.masked_batch import batch_dimension
-from mmaudit.masking.paths import tensor_paths
 from mmaudit.report.schema import Note
 from mmaudit.typing import FloatArray, IntArray
 
@@ -73,10 +68,9 @@ def collect_competition(surroundings: Surroundings) -> tuple[Note, ...]:
     notes: list[Note] = []
     rows = _Rows()
     try:
-        if probing.module is None:
-            raise NoLatentError("the model has no latent: name its module under 'latent'")
-        notes = _fitted(probing)
-        rows = _evaluated(probing)
+        reader = LatentReader(surroundings, concepts)
+        notes = _fitted(probing, reader)
+        rows = _evaluated(probing, reader)
     except NoLatentError as error:
         probing.reasons |= dict.fromkeys(concepts, str(error))
     names, penalties = surroundings.spec.names, probing.penalties
@@ -145,13 +139,6 @@ class _Probing:
     def __init__(self, surroundings: Surroundings, concepts: dict[str, Concept]) -> None:
         self.surroundings, self.concepts = surroundings, concepts
         self.seed: int = surroundings.settings["seed"]
-        evaluator = surroundings.collector.evaluator
-        latent = (surroundings.structure.record.latent or "").removeprefix("input of ")
-        modules = (
-            dict(evaluator.model.named_modules()) if isinstance(evaluator.model, nn.Module) else {}
-        )
-        self.name = latent
-        self.module: nn.Module | None = modules.get(latent) if latent else None
         asked = surroundings.spec.probe.penalty
         first = asked if isinstance(asked, str) else f"{asked:g}"
         self.penalties = tuple(dict.fromkeys([first, f"{OFFICIAL:g}"]))
@@ -161,37 +148,41 @@ class _Probing:
 
     @property
     def fitted_on(self) -> str:
+        """Which samples."""
         return "one half of the audited samples" if self.halves else "training data"
 
     def half(self, owner: str) -> bool:
         """Whether a sample belongs to the half that is learnt from."""
         return stable_hash(self.seed, "half", owner) % 2 == 0
 
-def _fitted(probing: _Probing) -> list[Note]:
+
+def _fitted(probing: _Probing, reader: LatentReader) -> list[Note]:
     """Fit all probes in one pass."""
     surroundings, notes = probing.surroundings, []
     if not probing.halves:
         assert surroundings.train is not None
         try:
-            _fit(probing, surroundings.train, lambda _: True)
+            _fit(probing, reader, surroundings.train, lambda _: True)
         except NoLatentError:
             raise
         except MMAuditError as error:
             probing.halves = True
-            probing.fits.clear()
+            probing.reasons.clear()
             text = f"competition probes were fitted on audited samples, because the training data could not be used: {error}"
             notes.append(Note(kind="fallback", topic="evidence", text=text))
     if probing.halves:
-        _fit(probing, surroundings.source, probing.half)
+        _fit(probing, reader, surroundings.source, probing.half)
         if not notes:
             text = "competition probes were fitted on one half of the audited samples and evaluated on the other."
             notes.append(Note(kind="information", topic="evidence", text=text))
     return notes
 
 
-def _fit(probing: _Probing, source: Source, wanted: Callable[[str], bool]) -> None:
+def _fit(
+    probing: _Probing, reader: LatentReader, source: Source, wanted: Callable[[str], bool]
+) -> None:
     ridges = _Ridges()
-    for seen in probing.seen(source, wanted, _MOST_SAMPLES):
+    for seen in reader.read(source, wanted, _MOST_SAMPLES):
         folds = np.array(
             [stable_hash(probing.seed, "fold", owner) % _FOLDS for owner in seen.owners]
         )
@@ -276,7 +267,7 @@ def _rows_of(latent: Tensor, concept: Tensor, has: Tensor) -> tuple[Tensor, Tens
     return latent[has.to(latent.device)], concept[has].to(latent.device)
 
 
-def _evaluated(probing: _Probing) -> _Rows:
+def _evaluated(probing: _Probing, reader: LatentReader) -> _Rows:
     """Concepts of evaluated samples and their predictions."""
     rows = _Rows()
     fits = {name: fit for name, fit in probing.fits.items() if name not in probing.reasons}
@@ -290,7 +281,7 @@ def _evaluated(probing: _Probing) -> _Rows:
         name: {penalty: [] for penalty in fit} for name, fit in fits.items()
     }
     wanted = (lambda owner: not probing.half(owner)) if probing.halves else (lambda _: True)
-    for seen in probing.seen(probing.surroundings.source, wanted, most):
+    for seen in reader.read(probing.surroundings.source, wanted, most):
         for name, fit in fits.items():
             has = seen.has[name]
             latent, here = _rows_of(seen.latent, seen.concepts[name], has)

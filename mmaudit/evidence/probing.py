@@ -86,14 +86,20 @@ def probe(split: Split, *, seed: int) -> Judged:
     """
     question, folds = split.question, split.folds
     answers = _cross_fitted(split, seed)
-    found = _nothing_answered(question)
+    found: Judged = {}
+    constant = _constant(question)
     for fold in np.unique(folds):
         here = folds == fold
-        judged = _judged(split, ~here, answers, question.of(here), [a[here] for a in answers])
+        judged = _judged(
+            split,
+            ~here,
+            answers,
+            question.of(here),
+            [a[here] for a in answers],
+            {name: values[here] for name, values in constant.items()},
+        )
         for name, values in judged.items():
-            found[name][here] = values
-        if "score" in judged:
-            found["luck"][here] = question.luck()
+            found.setdefault(name, np.full(question.known.shape, np.nan))[here] = values
     return found
 
 
@@ -109,23 +115,13 @@ def probe_elsewhere(split: Split, features: FloatArray, question: Question, *, s
     inside = _cross_fitted(split, seed)
     everyone = np.ones(len(split.folds), dtype=bool)
     answers = _Learners(split, seed).about(features)
-    judged = _judged(split, everyone, inside, question, answers)
-    found = {**_nothing_answered(question), **judged}
-    if "score" in judged:
-        found["luck"][:] = question.luck()
-    return found
+    return _judged(split, everyone, inside, question, answers, _constant(question))
 
 
-def _nothing_answered(question: Question) -> Judged:
-    """A probe that has found nothing answers as the best constant does."""
-    constant, unknown = question.constant(), np.full(question.known.shape, np.nan)
-    return {
-        "score": constant.copy(),
-        "constant": constant,
-        "luck": np.zeros(constant.shape),
-        "gain": unknown.copy(),
-        "entropy": unknown.copy(),
-    }
+def _constant(question: Question) -> Judged:
+    """The best constant answer."""
+    constant = question.constant()
+    return {"constant": constant, "luck": np.broadcast_to(question.luck(), constant.shape)}
 
 
 def _judged(
@@ -134,19 +130,30 @@ def _judged(
     inside: Sequence[FloatArray],
     question: Question,
     answers: Sequence[FloatArray],
+    constant: Judged,
 ) -> Judged:
-    """Weigh learners by their answers to some samples, and judge their answers to others."""
+    """Weigh learners by their answers to some samples, and judge their answers to others.
+
+    Where weighed answers do not gain more than their own standard error, nothing is answered but what the best constant answer says.
+    """
     prior = split.question.prior(learnt_from)
     known = split.question.of(learnt_from)
     own = [answer[learnt_from] for answer in inside]
     seen = int(learnt_from.sum())
     weights = known.weights(own, prior)
-    gained = np.nansum(known.judge(own, weights, prior, seen)["gain"], axis=1)
-    by_unit = np.bincount(split.units[learnt_from], gained)
-    by_unit = by_unit[np.bincount(split.units[learnt_from]) > 0]
-    if by_unit.sum() <= np.sqrt(len(by_unit)) * by_unit.std():
-        weights = np.zeros_like(weights)
-    return question.judge(answers, weights, prior, seen)
+    gain = np.nan_to_num(known.judge(own, weights, prior, seen)["gain"])
+    units = np.unique(split.units[learnt_from], return_inverse=True)[1]
+    by_unit = np.stack([np.bincount(units, part) for part in gain.T], 1)
+    answered = by_unit.sum(0) > np.sqrt(len(by_unit)) * by_unit.std(0)
+    answered &= weights.any(axis=0)  # sums of nothing may be anything in the last digit
+    judged = question.judge(answers, weights * answered, prior, seen)
+    return {
+        "score": np.where(answered, judged["score"], constant["constant"]),
+        "constant": constant["constant"],
+        "luck": np.where(answered, constant["luck"], 0.0),
+        "gain": np.where(answered, judged["gain"], 0.0 * judged["entropy"]),
+        "entropy": judged["entropy"],
+    }
 
 
 def _cross_fitted(split: Split, seed: int) -> list[FloatArray]:

@@ -1,7 +1,7 @@
 """What a probe is asked, for each kind of target: how targets become numbers to learn, and how answers are judged.
 
 A probe's answers are calibrated before they are judged: ``log p = log prior + sum_j a_j (f_j - prior)`` with one weight ``a_j`` of at
-least 0 for each learner, chosen on answers to samples that the learner was not fitted on. Where that gains less than its own standard
+least 0 for each learner (and each label or number), chosen on answers to samples that the learner was not fitted on. Where that gains less than its own standard
 error, all weights are 0 and the probe says what the frequencies say: it must be able to find nothing.
 """
 
@@ -47,7 +47,7 @@ class Question(ABC):
 
     @abstractmethod
     def weights(self, answers: Sequence[FloatArray], prior: FloatArray) -> FloatArray:
-        """Weights of the learners, ``(learners,)``.
+        """Weights of the learners, ``(learners, parts)``.
 
         Args:
             answers: Of each learner, ``(n, q)``, about the samples of this question.
@@ -58,7 +58,7 @@ class Question(ABC):
     def judge(
         self, answers: Sequence[FloatArray], weights: FloatArray, prior: FloatArray, seen: int
     ) -> Judged:
-        """Judge weighed answers; without a ``score`` where all weights are 0, since nothing is answered then.
+        """Judge weighed answers: ``score``, ``gain`` and ``entropy``.
 
         Args:
             answers: Of each learner, ``(n, q)``.
@@ -130,19 +130,26 @@ class Decisions(Question):
         return np.asarray((counts + 0.5) / (counts + 0.5).sum(1, keepdims=True))
 
     def weights(self, answers: Sequence[FloatArray], prior: FloatArray) -> FloatArray:
-        """By maximum likelihood."""
-        sample, part = np.nonzero(self.known)
-        truth, rows = self.truth[sample, part], np.arange(len(sample))
-        moves = [self._moves(answer, prior)[sample, part] for answer in answers]
-        base = np.log(prior)[part]
+        """By maximum likelihood, part by part."""
+        moves = [self._moves(answer, prior) for answer in answers]
+        parts = range(self.truth.shape[1])
+        return np.stack([self._weights([m[:, p] for m in moves], prior[p], p) for p in parts], 1)
+
+    def _weights(self, moves: list[FloatArray], prior: FloatArray, part: int) -> FloatArray:
+        known = self.known[:, part]
+        truth, rows = self.truth[known, part], np.arange(known.sum())
+        moves = [move[known] for move in moves]
+        if not len(rows):
+            return np.zeros(len(moves))
 
         def loss(weights: FloatArray) -> tuple[float, FloatArray]:
-            logp = log_softmax(base + sum(a * m for a, m in zip(weights, moves, strict=True)), 1)
+            moved = np.log(prior) + sum(a * m for a, m in zip(weights, moves, strict=True))
+            logp = log_softmax(moved, 1)
             p = np.exp(logp)
             slope = [(p * m).sum(1).mean() - m[rows, truth].mean() for m in moves]
             proper = _PROPER * (np.asarray(weights) / 10) ** 2
             value = -logp[rows, truth].mean() + proper.sum()
-            return float(value), np.asarray(slope) + 2 * proper / np.maximum(weights, 1e-9)
+            return float(value), np.asarray(slope) + _PROPER * np.asarray(weights) / 50
 
         found = minimize(
             loss,
@@ -157,18 +164,13 @@ class Decisions(Question):
         self, answers: Sequence[FloatArray], weights: FloatArray, prior: FloatArray, seen: int
     ) -> Judged:
         """``score`` is 1 where right, ``gain`` and ``entropy`` are nats."""
-        if not np.any(weights):
-            entropy = -self._of_truth(
-                np.broadcast_to(np.log(prior), (*self.truth.shape, self.classes))
-            )
-            return {"gain": 0.0 * entropy, "entropy": entropy}
-        base = np.log(prior)
-        moves = (self._moves(answer, prior) for answer in answers)
-        moved = base + sum(a * move for a, move in zip(weights, moves, strict=True))
+        moved = np.broadcast_to(np.log(prior), (*self.truth.shape, self.classes))
+        entropy = -self._of_truth(moved)
+        for answer, a in zip(answers, weights, strict=True):
+            moved = moved + a[:, None] * self._moves(answer, prior)
         # What was never wrong in the samples seen may still be, about once in as many.
         p = np.exp(log_softmax(moved, -1))
         logp = np.log((p * seen + prior) / (seen + 1))
-        entropy = -self._of_truth(np.broadcast_to(base, moved.shape))
         right = np.where(self.known, moved.argmax(-1) == self.truth, np.nan)
         return {"score": right, "gain": self._of_truth(logp) + entropy, "entropy": entropy}
 
@@ -233,21 +235,23 @@ class Numbers(Question):
         return np.asarray(total / np.maximum(known.sum(0), 1))
 
     def weights(self, answers: Sequence[FloatArray], prior: FloatArray) -> FloatArray:
-        """By least squares."""
-        moves = np.stack([(answer - prior)[self.known] for answer in answers], 1)
-        return np.asarray(nnls(moves, (self.truth - prior)[self.known])[0])
+        """By least squares, part by part."""
+        found = np.zeros((len(answers), self.truth.shape[1]))
+        for part, known in enumerate(self.known.T):
+            moves = np.stack([(answer - prior)[known, part] for answer in answers], 1)
+            if known.any():
+                found[:, part] = nnls(moves, (self.truth - prior)[known, part])[0]
+        return found
 
     def judge(
         self, answers: Sequence[FloatArray], weights: FloatArray, prior: FloatArray, seen: int
     ) -> Judged:
         """``score`` is the negative squared error, ``gain`` what it is less than that of the mean, ``entropy`` the latter."""
-        moved = prior + sum(
-            (a * (answer - prior) for a, answer in zip(weights, answers, strict=True)), 0.0
-        )
-        error = (self.truth - moved) ** 2
-        entropy = (self.truth - prior) ** 2
-        judged = {"gain": entropy - error, "entropy": entropy}
-        return {"score": -error, **judged} if np.any(weights) else judged
+        moved = np.broadcast_to(prior, self.truth.shape)
+        for answer, a in zip(answers, weights, strict=True):
+            moved = moved + a * (answer - prior)
+        error, entropy = (self.truth - moved) ** 2, (self.truth - prior) ** 2
+        return {"score": -error, "gain": entropy - error, "entropy": entropy}
 
     def constant(self) -> FloatArray:
         """Negative squared error of the mean of these samples, which is what R2 compares with."""

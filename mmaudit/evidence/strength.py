@@ -59,7 +59,7 @@ def strength_terms(
     Example:
         >>> c = np.array([[1.0, 0], [0, 2], [-1, 0], [0, -2]])
         >>> terms = strength_terms(c, np.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]]))
-        >>> float(terms.error.sum() / terms.scatter.sum()), float(terms.whitened.sum()), terms.rank
+        >>> float(terms.error.sum() / terms.scatter.sum()), round(float(terms.whitened.sum()), 9), terms.rank
         (0.2, 0.09375, 2)
     """
     concept = np.asarray(concept, dtype=np.float64)

@@ -183,7 +183,8 @@ def fingerprint(subject: Subject, source: Source, settings: dict[str, Any]) -> s
     """
     digest = hashlib.sha256()
     decisive = {k: v for k, v in settings.items() if k not in ("replicates", "device")}
-    files = [file.sha256 for file in subject.files]
+    # What the audit file says is in the spec; a comment in it decides nothing.
+    files = [file.sha256 for file in subject.files if file.role != "audit file"]
     first = source.first()
     data = [
         source.description,
@@ -194,7 +195,7 @@ def fingerprint(subject: Subject, source: Source, settings: dict[str, Any]) -> s
     ]
     text = [subject.spec.model_dump(mode="json"), decisive, files, data, mmaudit.__version__]
     digest.update(json.dumps(text, sort_keys=True, default=str).encode())
-    if not subject.files and isinstance(subject.model, torch.nn.Module):
+    if not files and isinstance(subject.model, torch.nn.Module):
         for name, value in subject.model.state_dict().items():
             if isinstance(value, torch.Tensor):
                 _update(digest, name, value)

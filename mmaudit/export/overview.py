@@ -76,22 +76,29 @@ def make_overview(report: AuditReport) -> Overview:
     """Collect the story of a report."""
     record = report.record
     score, judged = primary_score(task_of(record)), bool(verdicts(record))
-    findings = of_the_model(record)
+    findings, told = of_the_model(record), advice(record)
     return Overview(
         title=shorten(report.title, 160),
         steps=tuple(_steps(report)),
         score=score[:1].upper() + score[1:],
         scores=tuple(_scores(report)),
-        model=tuple(statement(record, f) for f in findings[: MostShown.findings]),
+        model=tuple(_once(statement(record, f), told) for f in findings[: MostShown.findings]),
         headers=_headers(score, judged),
         rows=tuple(_row(report, name, judged) for name in report.modalities),
         conditions=tuple(_conditions(report)),
-        advice=advice(record),
+        advice=told,
         further=further_advice(record),
         sentences=() if record.findings else tuple(standout(record)),
         warnings=tuple(_bounded(_warnings(report))),
         notes=tuple(_bounded(_notes(report))),
     )
+
+
+def _once(found: Statement, told: tuple[Statement, ...]) -> Statement:
+    """A finding about the model without what the advice below the table says again."""
+    if found.command is not None and found.command in [one.command for one in told]:
+        return found._replace(below=(), command=None)
+    return found
 
 
 def _steps(report: AuditReport) -> list[tuple[str, tuple[str, ...]]]:

@@ -29,6 +29,11 @@ from mmaudit.figures.capacity_gap import (
 )
 from mmaudit.figures.classes import classes_info, classes_table, plot_classes
 from mmaudit.figures.coalitions import coalitions_info, coalitions_table, plot_coalitions
+from mmaudit.figures.competition import (
+    competition_info,
+    competition_table,
+    plot_competition,
+)
 from mmaudit.figures.confidence_monotonicity import (
     confidence_monotonicity_info,
     confidence_monotonicity_table,
@@ -43,6 +48,11 @@ from mmaudit.figures.dominance import (
     dominance_info,
     dominance_table,
     plot_dominance,
+)
+from mmaudit.figures.information import (
+    information_info,
+    information_table,
+    plot_information,
 )
 from mmaudit.figures.mask_sensitivity import (
     mask_sensitivity_info,
@@ -97,6 +107,8 @@ FIGURES: dict[str, Drawing] = {
     "capacity_gap": Drawing(
         capacity_gap_info, plot_capacity_gap, capacity_gap_table, ("capacity_gap",)
     ),
+    "information": Drawing(information_info, plot_information, information_table, ("information",)),
+    "competition": Drawing(competition_info, plot_competition, competition_table, ("competition",)),
     "mask_sensitivity": Drawing(
         mask_sensitivity_info,
         plot_mask_sensitivity,
@@ -121,7 +133,7 @@ _BY_CLASS = "Class by class"
 PARTS: dict[str, tuple[str, ...]] = {
     "Contributions": ("contributions", "coalitions"),
     "Utilization": ("utilization", "branch_utilization", "responses"),
-    "What a model of one modality would know": ("capacity_gap",),
+    "What a model of one modality would know": ("capacity_gap", "information", "competition"),
     "How it moves with the mask": ("mask_sensitivity",),
     "Missing modalities": ("missing_modality",),
     "Calibration": ("calibration", "confidence_monotonicity"),

@@ -117,7 +117,7 @@ def plot_mask_sensitivity(info: MaskSensitivityInfo) -> go.Figure:
         figure.update_xaxes(
             title={"text": f"{_DRAWN[quantity]} (fraction)"},
             zeroline=True,
-            rangemode="tozero",
+            range=_range(info, quantity),
             row=place,
             col=1,
         )
@@ -143,6 +143,15 @@ def mask_sensitivity_table(info: MaskSensitivityInfo) -> Table:
         for m, name in enumerate(info.modalities)
     ]
     return Table(("Modality", *headers), tuple(rows))
+
+
+def _range(info: MaskSensitivityInfo, quantity: str) -> list[float]:
+    """From 0 or below to the largest end, with room for the marks."""
+    found = [e for row in info.values[quantity] for e in row if e is not None]
+    ends = [end for e in found for end in (e.value, e.low, e.high) if end is not None]
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    room = 0.04 * max(high - low, 0.01)
+    return [low - room, high + room]
 
 
 def _ordinal(place: int, masks: tuple[str, ...]) -> str:

@@ -20,6 +20,7 @@ __all__ = ["Alike", "find_alike"]
 
 _SECOND = "second"
 _MOST_ROWS = 20_000
+_MOST_VALUES = 2**24
 _FEWEST = 15
 _VALUES = 2**20
 
@@ -42,7 +43,7 @@ class Alike:
 
 
 def find_alike(record: Record, table: Path | None) -> tuple[Alike, ...]:
-    """Compare the answers of the model given single modalities, on up to 20,000 samples.
+    """Compare the answers of the model given single modalities, on up to 20,000 samples, of more than nine modalities on fewer.
 
     Where everything was evaluated under a second mask, its table beside the first is compared too and the larger share
     counts: under the values of other samples, the rest of a sample may hide that two modalities are one.
@@ -81,7 +82,7 @@ def _of_table(modalities: tuple[str, ...], table: Path) -> tuple[Alike, ...]:
                 compared[i, j] += int(use.sum())
                 equal[i, j] += int((answer[use, i] == answer[use, j]).sum())
             rows += len(answer)
-            if rows >= _MOST_ROWS:
+            if rows >= min(_MOST_ROWS, _MOST_VALUES // 2**M):
                 break
     except (RecordError, IndexError):  # a table of another shape: nothing to compare
         return ()

@@ -10,6 +10,7 @@ from mmaudit.findings.facts import Facts
 from mmaudit.findings.questions import answers
 from mmaudit.findings.thresholds import read_thresholds
 from mmaudit.findings.verdicts import verdict_of
+from mmaudit.findings.wording import enumerated
 from mmaudit.report.schema import Finding, Record
 
 __all__ = ["find"]
@@ -53,12 +54,12 @@ def _nothing_to_do(across: list[Finding], verdicts: list[Finding]) -> list[Findi
     told: dict[str, list[str]] = {}
     for verdict in verdicts:
         told.setdefault(str(verdict.verdict), []).append(str(verdict.modality))
-    numbers = ", ".join(f"{len(names)} {verdict}" for verdict, names in told.items())
+    what = "; ".join(f"{verdict}: {enumerated(names)}" for verdict, names in told.items())
     return [
         Finding(
             rule="do nothing",
             level="good",
-            text=f"Nothing to do: of {len(verdicts)} modalities {numbers}; no remedy is called for.",
+            text=f"Nothing to do ({what}); no remedy is called for.",
             because="no modality is under-used or harmful, and nothing else stands out",
         )
     ]

@@ -17,6 +17,7 @@ __all__ = ["informative", "little", "with_gaps"]
 
 
 def informative(facts: Facts) -> dict[str, Information]:
+    """Whether each modality that is there could say something about the target alone, and what shows it."""
     limit, delta, alpha = facts.thresholds.gain, facts.thresholds.delta, facts.alpha
     looks: dict[Source, Callable[[str], Effect | None]] = {
         "reference": facts.alone_above,
@@ -112,6 +113,6 @@ def _less(facts: Facts, answer: Answers, gaps: Mapping[Mask, Effect]) -> float |
 def _gaps(facts: Facts, name: str, information: Information) -> dict[Mask, Effect]:
     """By the reference model, unless it failed or there is none: then by the probe, under the first mask."""
     if information.source == "reference" or facts.probe(name) is None:
-        return _known(facts, lambda mask: facts.gap(name, mask))
-    gap = facts.probe_gap(name)
-    return {} if gap is None else {"first": gap}
+        return {mask: gap for mask in facts.masks if (gap := facts.gap(name, mask)) is not None}
+    probed = facts.probe_gap(name)
+    return {} if probed is None else {"first": probed}

@@ -11,6 +11,7 @@ from dataclasses import replace
 from mmaudit.findings.answers import Answer, Answers
 from mmaudit.findings.effects import Effect, any_of, holm
 from mmaudit.findings.facts import Facts, Mask
+from mmaudit.findings.wording import said
 
 __all__ = ["harmful_under", "needed", "with_carriers"]
 
@@ -23,7 +24,7 @@ def harmful_under(facts: Facts) -> dict[str, tuple[Mask, ...]]:
         for _, drop in facts.effects.values()
     )
     found: dict[str, tuple[Mask, ...]] = {}
-    for (name, (_, drop)), p in zip(effects.items(), p_values, strict=True):
+    for (name, (_, drop)), p in zip(facts.effects.items(), p_values, strict=True):
         contradicted = any(e.value > 0 and e.p_above(0) <= alpha for e in drop.values())
         under = tuple(
             mask for mask, e in drop.items() if e.value <= -delta and e.p_below(0) <= alpha
@@ -61,9 +62,9 @@ def _sources(facts: Facts, name: str) -> list[tuple[Effect, str, int]]:
         found.insert(0, (trained, "a model trained without it", 1))
     others = [other for other in facts.present if other != name]
     paired = {other: e for other in others if (e := facts.advantage(other)) is not None}
-    if paired and trained is None:
+    if trained is None and paired:
         best = min(paired, key=lambda other: paired[other].value)
-        found.append((paired[best], f"a model trained on {best} alone", len(paired)))
+        found.append((paired[best], f"a model trained on {said(best)} alone", len(paired)))
     return found
 
 

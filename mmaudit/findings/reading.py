@@ -86,4 +86,5 @@ def read_by_all(
 
 
 def masks_disagree(under: Mapping[Mask, Answer], signs: list[int]) -> bool:
+    """Whether masks disagree on the sign, or on whether a modality is read."""
     return {"yes", "no"} <= set(under.values()) or {1, -1} <= set(signs)

@@ -290,8 +290,10 @@ def _evidence(answer: Answers, facts: Facts) -> tuple[FindingEvidence, ...]:
         harms = mask in answer.harmful_under
         rows += effect.evidence("masking it raises the score" if harms else needing[answer.needed])
     without = facts.drop_without(answer.modality)
-    if without is not None:
-        rows += without.evidence(needing[answer.needed])
+    by = answer.needed_by[0] if answer.needed_by is not None else None
+    for effect_without in (without, by):
+        if effect_without is not None:
+            rows += effect_without.evidence(needing[answer.needed])
     if answer.informative.above is not None:
         rows += answer.informative.above.evidence(informing[answer.informative.answer])
     for look in (facts.alone, facts.probe_gain):

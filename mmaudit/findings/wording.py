@@ -100,8 +100,8 @@ def get_information(facts: Facts, names: Sequence[str]) -> tuple[str, ...]:
 def get_without(name: str) -> tuple[str, ...]:
     """How to find out whether a modality is needed."""
     return (
-        f"Whether a model without {said(name)} does as well: train one, name its audit file in audit.yaml under references, "
-        f"'without: {{{said(name)}: FILE}}', and run mmaudit audit audit.yaml again.",
+        f"Whether a model without {said(name)} does as well: mmaudit unimodal audit.yaml --out alone --without, then write "
+        "'references: alone' into audit.yaml and run mmaudit audit audit.yaml again.",
     )
 
 

@@ -9,6 +9,9 @@ Chosen by simulation: 2,000 data sets for each of 99 scenarios (2, 3, 10 and 50 
 and 1,000 samples; accuracy 0.3 to 0.9). This interval covers 92.8 to 97.6 % (98.1 % where 50 samples are of fifty
 equally frequent classes); the plain one 86 % where ten or fifty classes are equally frequent. Averaging over all classes that
 cannot be told from the most frequent one covers 50 % where two classes differ a little.
+
+Where all classes are equally frequent to the last sample, somebody drew them so: their frequencies are no accident, and the plain
+interval stands.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ class BestConstant:
         answer: The prediction of each cell, shape ``(C,)``; the first of those that are equally frequent.
         rivals: Answers that might be the most frequent ones in truth, and those that are, as cell and answer, shape ``(p, 2)``;
             at most 64, the closest.
+        even: Whether all answers are equally frequent in every cell, to a sample.
 
     Example:
         >>> BestConstant(np.array([[3, 7, 2]])).answer.tolist()
@@ -47,6 +51,7 @@ class BestConstant:
     def __init__(self, counts: FloatArray) -> None:
         cells, answers = counts.shape
         self.answer: IntArray = counts.argmax(axis=1)
+        self.even = bool((np.ptp(counts, axis=1) <= 1).all())
         each = min(answers, max(2, _MOST_RIVALS // cells))
         order = np.argsort(-counts, axis=1, kind="stable")[:, :each]
         near = np.take_along_axis(counts, order, axis=1)
@@ -90,7 +95,7 @@ def above_chance(
     found = paired_differences(
         (constant, counts), (correct, counts), counts, weights, reach=np.ones(1), bound=1.0
     ).intervals
-    shift = _overstated(counts, rivals, best, weights)
+    shift = 0.0 if best.even else _overstated(counts, rivals, best, weights)
     more = _MORE if counts.sum() >= _ENOUGH_SAMPLES else 1.0
     return Intervals(
         found.value,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from mmaudit.measures.base import Measure, coalition_name
 from mmaudit.measures.intervals import Intervals, mean_intervals, proportion_intervals
 from mmaudit.measures.resampling import UnitSums
+from mmaudit.measures.target_spread import rescaled
 from mmaudit.report.schema import Estimate, LabelledEstimate
 from mmaudit.typing import FloatArray
 
@@ -36,7 +37,9 @@ class CoalitionScores(Measure):
             n, groups = int(counts.sum()), sums.group_count(index, counts)
             kinds = {primary: _primary(sums, index, counts)}
             if index is None:
-                kinds[second] = mean_intervals(sums.loglik(), counts, weights=sums.weights)
+                scale = sums.scale(second)
+                found = mean_intervals(sums.loglik() / scale, counts, weights=sums.weights)
+                kinds[second] = rescaled(found, scale)
             for score, intervals in kinds.items():
                 nothing = sums.nothing(score, index)
                 for place, coalition in enumerate(sums.coalitions(index)):

@@ -11,6 +11,7 @@ from mmaudit.measures.base import NOT_HERE, Measure
 from mmaudit.measures.intervals import FEWEST_SUCCESSES, Intervals, mean_intervals
 from mmaudit.measures.resampling import Score, UnitSums
 from mmaudit.measures.shapley import shapley_values
+from mmaudit.measures.target_spread import rescaled
 from mmaudit.report.schema import Estimate, LabelledEstimate
 from mmaudit.typing import FloatArray, GameValues, IntArray
 
@@ -57,6 +58,7 @@ def score_intervals(
     *,
     reach: float | FloatArray,
     units: FloatArray | None = None,
+    scale: float = 1.0,
 ) -> Intervals:
     """Intervals of differences of a score between coalitions, and of what is made of them.
 
@@ -71,12 +73,13 @@ def score_intervals(
         weights: Units -> bootstrap weights.
         reach: Largest difference that one sample can make to an accuracy.
         units: Samples of each unit, where the denominators are none.
+        scale: ``UnitSums.scale`` of the score.
     """
     if score == "accuracy":
         return mean_intervals(sums, denominators, reach=reach)
     if score == "R2":
         return mean_intervals(sums, denominators, units=units)
-    return mean_intervals(sums, denominators, weights=weights)
+    return rescaled(mean_intervals(sums / scale, denominators, weights=weights), scale)
 
 
 def rare_errors(sums: UnitSums, index: int | None, n: int) -> str | None:
@@ -121,7 +124,13 @@ class Contribution(Measure):
                         estimates = [Estimate(undefined=nothing)] * len(sums.modalities)
                     elif quantity == "value":
                         found = score_intervals(
-                            score, values, weight, sums.weights, reach=reach, units=counts
+                            score,
+                            values,
+                            weight,
+                            sums.weights,
+                            reach=reach,
+                            units=counts,
+                            scale=sums.scale(score),
                         )
                         estimates = [
                             found.estimate(m, n=n, groups=groups, warning=rare)
@@ -154,24 +163,28 @@ def _shares(
     groups: int | None,
     rare: str | None,
 ) -> list[Estimate]:
-    n, total = int(counts.sum()), values.sum(axis=1, keepdims=True)
+    # A share has no unit, so that of squared errors can be taken at order 1.
+    n, values = int(counts.sum()), values / sums.scale(score)
+    total = values.sum(axis=1, keepdims=True)
     whole = score_intervals(score, total, weight, sums.weights, reach=1.0, units=counts)
     value, low, high = (float(end[0]) for end in (whole.value, whole.low, whole.high))
-    reason = None
+    reason, scale = None, sums.scale(score)
     if abs(value) <= _SMALLEST_TOTAL:
-        reason = f"nothing to share: all modalities together change the {score} by {value:.2g}"
+        reason = (
+            f"nothing to share: all modalities together change the {score} by {value * scale:.2g}"
+        )
     elif not np.isfinite([low, high]).all():
         reason = "no interval for what is shared: fewer than two samples or groups"
     elif low <= 0 <= high:
         reason = (
             f"nothing certain to share: all modalities together change the {score} by "
-            f"{value:.3g} (95 % interval {low:.3g} to {high:.3g}, which includes 0)"
+            f"{value * scale:.3g} (95 % interval {low * scale:.3g} to {high * scale:.3g}, which includes 0)"
         )
     if reason:
         return [Estimate(undefined=reason, n=n, groups=groups)] * values.shape[1]
     error = (high - low) / 4
     unsteady = (
-        f"the total of {value:.3g} is within {_STEADY:g} standard errors of 0"
+        f"the total of {value * scale:.3g} is within {_STEADY:g} standard errors of 0"
         if abs(value) < _STEADY * error
         else None
     )

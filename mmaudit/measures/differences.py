@@ -10,6 +10,7 @@ from mmaudit.exceptions import RecordError
 from mmaudit.measures.paired import PairedDifferences, holm, mcnemar, paired_differences
 from mmaudit.measures.pairing import PairedSums
 from mmaudit.measures.ratios import RATIOS, SPREAD, Ratios
+from mmaudit.measures.target_spread import rescaled
 from mmaudit.report.comparison import ComparedMeasure, Difference
 from mmaudit.report.labels import EMPTY, LABELS
 from mmaudit.report.schema import Estimate, MeasureResult
@@ -93,13 +94,14 @@ def _rows(
             found = None
             if len(first.counts):
                 found = paired_differences(
-                    (first.numerators, first.denominators),
-                    (second.numerators, second.denominators),
+                    (first.numerators / first.scale, first.denominators),
+                    (second.numerators / first.scale, second.denominators),
                     first.counts,
                     pairs.before.weights(len(first.counts)),
                     reach=reach * np.maximum(first.reach, second.reach),
                     bound=None if first.tally is None else 1.0,
                 )
+                found = found._replace(intervals=rescaled(found.intervals, first.scale))
             for place, own in enumerate(first.labels):
                 labels = {label: (own | {"class": name})[label] for label in LABELS[key]}
                 one, other = firsts.get(_found_by(labels)), seconds.get(_found_by(labels))

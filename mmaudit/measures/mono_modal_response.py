@@ -17,6 +17,7 @@ from mmaudit.measures.base import NOT_HERE, Measure
 from mmaudit.measures.intervals import Intervals, mean_intervals, proportion_intervals
 from mmaudit.measures.resampling import UnitSums
 from mmaudit.measures.shapley import shapley_matrix
+from mmaudit.measures.target_spread import rescaled
 from mmaudit.report.labels import response_score
 from mmaudit.report.schema import Estimate, LabelledEstimate
 from mmaudit.report.tables import LEAST_LOGLIK, NOTHING, TIE
@@ -187,15 +188,20 @@ class MonoModalResponse(Measure):
 
     def rows(self, sums: UnitSums) -> Iterator[LabelledEstimate]:
         """Labels: ``quantity`` (``s`` or ``Acc``, of a regression ``R2``), ``modality``, ``empty``, ``class``."""
-        primary = response_score(sums.task)
+        primary, scale = response_score(sums.task), sums.scale(sums.scores[1])
         changed = "predictions" if sums.task == "regression" else "class scores"
         for name, index in sums.cells():
             present = sums.present(index)
             size, silent = sums.response_size(index), sums.silent(index)
             for empty in _EMPTY_RULES:
                 score = _score_intervals(sums, empty, index)
-                loss = mean_intervals(
-                    -sums.responses("loglik", empty, index), present, weights=sums.weights
+                loss = rescaled(
+                    mean_intervals(
+                        -sums.responses("loglik", empty, index) / scale,
+                        present,
+                        weights=sums.weights,
+                    ),
+                    scale,
                 )
                 for quantity, intervals in (("s", loss), (primary, score)):
                     for m, modality in enumerate(sums.modalities):

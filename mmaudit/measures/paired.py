@@ -82,8 +82,11 @@ def paired_differences(
             ratio = numerators.sum(axis=0) / total
             parts.append((numerators - ratio * denominators) / total)
         value.append(ratio)
-    difference = np.where(np.abs(value[1] - value[0]) < _ROUNDING, 0.0, value[1] - value[0])
-    changes = parts[1] - parts[0]
+    # Where a denominator is 0 there is nothing to subtract; such a number is undefined in its record.
+    with np.errstate(invalid="ignore"):
+        difference = value[1] - value[0]
+        changes = parts[1] - parts[0]
+    difference = np.where(np.abs(difference) < _ROUNDING, 0.0, difference)
     error, events, used = ratio_spread(changes, np.ones(1), counts)
     agree = error <= _ROUNDING * np.maximum(1.0, np.abs(value[0]))
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -37,6 +37,8 @@ class Ratios(NamedTuple):
     """Samples behind each, shape ``(U, 1)`` or ``(U, c)``."""
     reach: FloatArray
     """Largest value of a single sample, shape ``(c,)``; 0 where none can be named or nothing can vary."""
+    scale: float = 1.0
+    """Of what order the values are."""
     tally: IntArray | None = None
     """Columns of ``PairedSums.discordant``, shape ``(c,)``: the values are shares of correct samples."""
 
@@ -58,6 +60,7 @@ def _coalitions(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
             numerators=values,
             denominators=sums.weight(score, index),
             counts=sums.counts(index),
+            scale=sums.scale(score),
             reach=np.full(len(kept), 1.0 if exact else 0.0),
             tally=np.arange(len(kept)) if exact else None,
         )
@@ -78,6 +81,7 @@ def _responses(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
                 numerators=-values if quantity == "s" else values,
                 denominators=present if quantity == "s" else sums.response_weight(index),
                 counts=present,
+                scale=sums.scale(sums.scores[1]) if quantity == "s" else 1.0,
                 reach=np.full(M, 1.0 if exact else 0.0),
                 tally=start + place * M + np.arange(M) if exact else None,
             )
@@ -98,6 +102,7 @@ def _contributions(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
                 numerators=values,
                 denominators=weight if quantity == "value" else values.sum(axis=1, keepdims=True),
                 counts=counts,
+                scale=sums.scale(score) if quantity == "value" else 1.0,
                 reach=np.where(sums.silent(None), 0.0, 2.0 if bounded else 0.0),
             )
 
@@ -114,6 +119,7 @@ def _interactions(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
             numerators=sums.interactions(score, index),
             denominators=sums.weight(score, index),
             counts=sums.counts(index),
+            scale=sums.scale(score),
             reach=np.array([0.0 if silent[i] or silent[j] else bound for i, j in pairs]),
         )
 

@@ -149,6 +149,14 @@ class UnitSums:
         """What sums of a score are divided by, shape ``(U, 1)``: counts, or for R2 the units' shares of the target's spread."""
         return self._sums("square" if score == "R2" else "count", index)
 
+    def scale(self, score: Score) -> float:
+        """Of what order the values of a score are: 1, of squared errors the variance of the target (over all numbers)."""
+        if score != "negative squared error" or self.spreads is None:
+            return 1.0
+        numbers = self.spreads.numbers
+        variance = float(numbers.squares.sum() / max(numbers.count.sum(), 1))
+        return variance if variance > 0 else 1.0
+
     def worths(self, score: Score, index: int | None) -> FloatArray:
         """What the units bring to the worth of each of :meth:`coalitions`, to be divided by :meth:`weight`.
 
@@ -160,7 +168,12 @@ class UnitSums:
 
         Returns:
             Shape ``(U, C)``.
+
+        Raises:
+            ValueError: If the task has no such score.
         """
+        if score not in self.scores:
+            raise ValueError(f"task '{self.task}' has the scores {self.scores}, not '{score}'")
         if score != self.scores[0]:
             return self._sums("loglik", index)
         return self._judged("score", index)

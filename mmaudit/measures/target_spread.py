@@ -10,15 +10,17 @@ squares, so that what units have of the latter adds up to 1.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from mmaudit.measures.intervals import Intervals
 from mmaudit.measures.table_rows import finite_rows
 from mmaudit.report.spread import Spread
 from mmaudit.typing import FloatArray
 
-__all__ = ["Spreads", "apart_from_mean", "squared_columns", "target_spreads"]
+__all__ = ["Spreads", "apart_from_mean", "rescaled", "squared_columns", "target_spreads"]
 
 
 class Spreads(NamedTuple):
@@ -112,6 +114,17 @@ def apart_from_mean(shares: FloatArray, totals: FloatArray) -> FloatArray:
     mean = each.sum(axis=0) / np.maximum(varies.sum(axis=0), 1)
     apart = np.where(varies, each - mean, 0.0)
     return np.asarray(np.einsum("ukm,km->um", shares, apart) if by_modality else shares @ apart)
+
+
+def rescaled(intervals: Intervals, factor: float) -> Intervals:
+    """Intervals of a quantity in another unit.
+
+    What is rounding and what is not is judged at order 1; squared errors may be of any order, and are brought there first.
+    """
+    value, low, high = (
+        end * factor for end in (intervals.value, intervals.low, intervals.high)
+    )
+    return replace(intervals, value=value, low=low, high=high)
 
 
 def _per(spread: Spread) -> FloatArray:

@@ -11,6 +11,8 @@ from mmaudit.report.schema import Estimate
 
 __all__ = ["NO_RESPONSE", "count", "duration", "number", "percent", "short_count", "with_interval"]
 
+_LARGE = 1e6
+
 NO_RESPONSE = "no response"
 """Reason of an undefined response that is numerically nothing; shown as it is."""
 
@@ -23,12 +25,17 @@ def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
         digits: Decimals.
         signed: Write ``+`` before what is not negative.
 
+    Returns:
+        The number; from a million on, where decimals say nothing, in powers of ten.
+
     Example:
         >>> number(0.8149), number(-0.004), number(1.0), number(-2.5), number(0.03, signed=True)
         ('.81', '-.00', '1.00', '-2.50', '+.03')
+        >>> number(-181_820_834.2)
+        '-1.82e+08'
     """
     # The sign of a true zero is noise; that of a small negative end of an interval is not.
-    text = f"{abs(value):,.{digits}f}"
+    text = f"{abs(value):,.{digits}f}" if abs(value) < _LARGE else f"{abs(value):.3g}"
     if text.startswith("0."):
         text = text[1:]
     if value < -1e-12:

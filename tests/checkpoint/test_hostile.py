@@ -195,6 +195,20 @@ def test_no_module_of_the_package_loads_unsafely():
     assert seen >= 2
 
 
+def test_the_app_and_its_jobs_never_trust():
+    """Trust is said on the command line and in Python; no module behind the browser passes it on."""
+    root = Path(torch_zip.__file__).parents[2]
+    behind = [*(root / "mmaudit" / "jobs").rglob("*.py"), *(root / "dashboard").rglob("*.py")]
+    assert len(behind) > 10
+    for source in behind:
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            named = node.arg if isinstance(node, ast.keyword) else ""
+            assert named != "trust", source
+            assert not (isinstance(node, ast.Constant) and node.value == "--trust-checkpoint"), (
+                source
+            )
+
+
 def test_what_runs_foreign_code_is_imported_with_trust_alone(tmp_path):
     """In a fresh interpreter, refusals never import the module that could load what they refuse."""
     marker = tmp_path / "marker.npy"

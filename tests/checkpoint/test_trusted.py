@@ -234,12 +234,19 @@ def test_classes_of_the_script_that_saved_them(project, net, tmp_path):
 def test_what_cannot_be_loaded_is_one_sentence(project, net, tmp_path):
     path = save_pickled(net, tmp_path / "net.pt", "zip")
     with pytest.raises(
-        CheckpointError, match="needs the module 'own_trusted_net', which is neither in"
+        CheckpointError,
+        match=r"needs own_trusted_net\.Net, and the module 'own_trusted_net' is neither in",
     ):
         load_checkpoint(path, directory=tmp_path, trust=True)
     (project / "own_trusted_net.py").write_text("class Other: pass\n")
     with pytest.raises(
-        CheckpointError, match=r"was trusted and yet cannot be loaded \(AttributeError"
+        CheckpointError, match=r"needs own_trusted_net\.Net, which its module does not have"
+    ):
+        load_checkpoint(path, directory=project, trust=True)
+    (project / "own_trusted_net.py").write_text("raise RuntimeError('broken')\n")
+    del sys.modules["own_trusted_net"]
+    with pytest.raises(
+        CheckpointError, match=r"was trusted and yet cannot be loaded \(RuntimeError: broken\)"
     ):
         load_checkpoint(path, directory=project, trust=True)
     for value in (3, "text", [1], {"a": 1}, print):
@@ -247,6 +254,64 @@ def test_what_cannot_be_loaded_is_one_sentence(project, net, tmp_path):
         with pytest.raises(MMAuditError) as caught:
             load_checkpoint(path, torch.nn.Linear(1, 1), trust=True)
         assert str(caught.value).isprintable()
+
+
+def saved_with_absent_classes(path: Path, make) -> Path:
+    """Pickle objects of classes in a module that is gone afterwards; ``make(module)`` gives what is pickled."""
+    module = types.ModuleType("long_gone")
+    text = (
+        "from torch import nn\nclass Config(dict): pass\nclass Items(list): pass\n"
+        "class Plain:\n    def __init__(self): self.x = 1\n"
+        "class Layer(nn.Linear): pass\ndef scheduler(*a): return Plain()\n"
+        "class Reduced:\n    def __reduce__(self): return scheduler, (1, 2), {'a': 1}\n"
+    )
+    exec(text, module.__dict__)  # noqa: S102  the test's own text
+    sys.modules["long_gone"] = module
+    try:
+        torch.save(make(module), path)
+    finally:
+        del sys.modules["long_gone"]
+    return path
+
+
+def test_what_lies_beside_the_weights_need_not_be_here(project, net, tmp_path):
+    """Configurations and callbacks of libraries that nobody has installed."""
+    state = net.state_dict()
+
+    def make(gone):
+        beside = [gone.Config(a=1, b=gone.Config()), gone.Items([1, gone.Plain()]), gone.Plain]
+        return {
+            "state_dict": state,
+            "cfg": beside,
+            "sched": gone.Reduced(),
+            gone.Plain: {"best": 1},
+        }
+
+    path = saved_with_absent_classes(tmp_path / "best.pt", make)
+    with pytest.raises(CheckpointError, match=r"long_gone\.Config"):
+        load_checkpoint(path, "own_trusted_net:build", directory=project)
+    loaded = load_checkpoint(path, "own_trusted_net:build", directory=project, trust=True)
+    assert torch.equal(outputs(loaded.model, data()[0]), outputs(net, data()[0]))
+    (note,) = [note for note in loaded.notes if "left empty" in note]
+    assert "long_gone.Config" in note and "long_gone.Items" in note
+
+
+def test_what_the_model_is_made_of_has_to_be_here(project, tmp_path):
+    for make in (
+        lambda gone: gone.Layer(2, 2),
+        lambda gone: nn.Sequential(nn.Linear(2, 2), gone.Layer(2, 2)),
+        lambda gone: {"model": nn.Sequential(gone.Layer(2, 2)), "epoch": 1},
+        lambda gone: gone.Plain(),
+    ):
+        path = saved_with_absent_classes(tmp_path / "net.pt", make)
+        for factory in (None, lambda: nn.Linear(2, 2)):
+            with pytest.raises(CheckpointError, match=r"needs long_gone\.\w+, and the module"):
+                load_checkpoint(path, factory, directory=project, trust=True)
+    path = saved_with_absent_classes(
+        tmp_path / "net.pt", lambda gone: {"model": gone.Config(torch_dict=torch.ones(1))}
+    )
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        load_checkpoint(path, nn.Linear(2, 2), directory=project, trust=True)
 
 
 def test_trust_forgives_no_damage(project, net, tmp_path):

@@ -31,6 +31,11 @@ def _guess(batch, parameters=()):
         ({"x": torch.randn(B, 3), "labels": torch.arange(B).view(-1, 1) % 4}, "labels"),
         ({"x": torch.randn(B, 3), "lengths": torch.arange(B) % 4}, None),
         ({"x": torch.randn(B, 3), "label": ["cat", "dog"] * (B // 2)}, "label"),
+        ({"x": torch.randn(B, 3), "target": torch.randn(B)}, "target"),
+        ({"x": torch.randn(B, 3), "target": torch.randn(B, 2)}, "target"),
+        ({"x": torch.randn(B, 3), "labels": (torch.randn(B, 5) > 0).long()}, "labels"),
+        ({"x": torch.randn(B, 3), "y": torch.arange(B) - 7}, None),
+        ({"x": torch.randn(B, 3), "scores": torch.randn(B, 2)}, None),
     ],
 )
 def test_target(batch, path):

@@ -8,9 +8,9 @@ from torch.utils.data import TensorDataset
 
 from mmaudit.evidence.data import open_source
 from mmaudit.exceptions import DataError
-from mmaudit.masking.targets import class_indices
 from mmaudit.masking.reference import Reference
 from mmaudit.masking.spec import MaskingSpec, SourceSpec
+from mmaudit.masking.targets import class_indices
 
 NAN = float("nan")
 

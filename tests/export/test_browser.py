@@ -6,7 +6,15 @@ import pytest
 
 from mmaudit.export.html import write_html
 from mmaudit.figures import figures_by_part
-from tests.report.fixtures import STRENGTHS, empty_report, hostile_report, make_report
+from tests.report.fixtures import (
+    STRENGTHS,
+    empty_report,
+    hostile_report,
+    make_report,
+    twelve_report,
+    with_every_measure,
+    with_findings,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -50,8 +58,13 @@ def _figures(report):
 @pytest.mark.parametrize("width", [1280, 420])
 @pytest.mark.parametrize(
     "report",
-    [make_report(samples=60), make_report(tuple(STRENGTHS), samples=60), hostile_report()],
-    ids=["two", "six", "hostile"],
+    [
+        make_report(samples=60),
+        make_report(tuple(STRENGTHS), samples=60),
+        with_findings(with_every_measure(hostile_report()), "harmful", "under-used"),
+        with_findings(twelve_report(), *["under-used", "undetermined"] * 6),
+    ],
+    ids=["two", "six", "hostile", "twelve"],
 )
 def test_all_charts_draw_without_a_request_or_a_complaint(browser, report, width, scheme, tmp_path):
     page, asked, said = _open(browser, report, tmp_path, width=width, scheme=scheme)
@@ -84,6 +97,23 @@ def test_hostile_names_do_not_run_even_when_hovered(browser, tmp_path):
         part.click()
     assert page.title().startswith("Audit: </script>")
     assert page.locator("img").count() == 0
+    assert asked == said == []
+    page.context.close()
+
+
+def test_a_verdict_opens_by_keyboard(browser, tmp_path):
+    report = with_findings(make_report(samples=60), "under-used", "well used")
+    page, asked, said = _open(browser, report, tmp_path)
+    summary = page.locator("summary", has_text="audio: under-used")
+    assert not page.get_by_text("read and needed beyond delta").first.is_visible()
+    summary.focus()
+    page.keyboard.press("Enter")
+    assert page.get_by_text("read and needed beyond delta").first.is_visible()
+    # The word says it without its colour, and the colours differ.
+    chips = page.locator("td .verdict")
+    assert chips.all_inner_texts() == ["under-used", "well used"]
+    colours = chips.evaluate_all("all => all.map(chip => getComputedStyle(chip).color)")
+    assert len(set(colours)) == 2
     assert asked == said == []
     page.context.close()
 

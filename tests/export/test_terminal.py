@@ -6,6 +6,7 @@ from rich.console import Console
 
 from mmaudit.exceptions import RecordError
 from mmaudit.export.terminal import print_finding, print_report
+from mmaudit.report import AuditReport
 from mmaudit.report.numbers import with_interval
 from tests.report.fixtures import (
     STRENGTHS,
@@ -204,3 +205,16 @@ def test_verdicts_are_words_whatever_the_colour():
     assert [line.rstrip() for line in stripped.splitlines()] == [
         line.rstrip() for line in plain.splitlines()
     ]
+
+
+def test_a_remedy_is_named_once():
+    report = with_findings(make_report(samples=60), "under-used", "well used")
+    findings = list(report.record.findings)
+    findings[0] = findings[0].model_copy(update={"remedies": ("agm", "mla")})
+    record = report.record.model_copy(update={"findings": tuple(findings)})
+    text = _printed(AuditReport(record))
+    assert text.count("mmaudit retrain audit.yaml --remedy agm") == 1
+    assert text.count("Worth trying") == 1
+    assert text.index("Verdict") < text.index("Worth trying")
+    calm = AuditReport(record.model_copy(update={"findings": (findings[0], findings[2])}))
+    assert _printed(calm).count("--remedy agm") == 1

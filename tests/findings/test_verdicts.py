@@ -119,6 +119,32 @@ def test_redundant_where_a_model_without_it_does_as_well():
     assert judged(copy | {"without": 0.1, "drop": [(0.0, 0.005), 0.1]}).verdict == "redundant"
 
 
+def test_a_model_of_another_modality_is_a_model_without_this_one():
+    # Three of them, masks far from the data: only the reference model of b shows that a can be spared.
+    far = {
+        "contribution": 0.25,
+        "drop": 0.3,
+        "inside": 0.5,
+        "alone": 0.9,
+        "above": 0.4,
+        "gap": [0.4, 0.4],
+    }
+    rest = {"c": UNREAD | CHANCE}
+    found = find(record({"a": far | {"advantage": 0.0}, "b": far | {"advantage": 0.0}} | rest))
+    assert verdicts(found) == {"a": "redundant", "b": "redundant", "c": "uninformative"}
+    assert "a model trained on b alone" in verdict(found, "a").because
+    found = find(record({"a": far | {"advantage": 0.1}, "b": far | {"advantage": 0.1}} | rest))
+    assert verdicts(found)["a"] == "well used"
+
+
+def test_what_carries_the_joint_model_is_well_used_though_an_unread_modality_would_do_better():
+    carrier = USED | {"contribution": 0.3, "drop": 0.3, "without": -0.05}
+    better = UNREAD | INFORMED | {"alone": 0.95, "above": 0.45, "advantage": -0.05, "without": 0.2}
+    found = find(record({"a": carrier, "b": better}))
+    assert verdicts(found) == {"a": "well used", "b": "under-used"}
+    assert found[0].rule == "worse than its best modality"
+
+
 def test_equivalence_needs_the_whole_interval():
     copy = {"contribution": 0.2, "inside": 0.85} | INFORMED | {"gap": [0.0, 0.2]}
     drop = {"drop": [(0.0, 0.06), 0.1], "without": (0.0, 0.06)}

@@ -105,3 +105,14 @@ def test_coverage(n: int, groups: int) -> None:
             if not LOWEST <= share <= HIGHEST:
                 failures.append(f"{p}, accuracy {accuracy}: {share:.3f}")
     assert not failures, "\n".join(failures)
+
+
+def test_classes_that_were_drawn_equal_are_no_accident() -> None:
+    y = np.arange(600) % 10
+    right = np.random.default_rng(0).random(600) < 0.8
+    found, (constant, counts) = found_above(right, y, 10, np.arange(600), 600)
+    correct = right.astype(float)[:, None]
+    plain = paired_differences(
+        (constant, counts), (correct, counts), counts, WEIGHTS[600], reach=np.ones(1), bound=1.0
+    ).intervals
+    assert (found.low[0], found.high[0]) == (plain.low[0], plain.high[0])

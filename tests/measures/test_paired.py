@@ -216,3 +216,16 @@ def test_few_units_that_differ_fall_back_on_one_standard_error():
     assert found.intervals.high[0] == pytest.approx(1 / 30 + 2.05 * error, rel=0.2)
     assert found.p[0] > 0.05
     assert "about 2 of the samples" in found.intervals.estimate(0, n=60, groups=None).warning
+
+
+def test_a_denominator_of_0_warns_of_nothing():
+    """A share of nothing is undefined in its record; numpy must not complain about it here."""
+    numerators, denominators = np.array([[1.0], [-1.0], [2.0]]), np.zeros((3, 1))
+    found = paired_differences(
+        (numerators, denominators),
+        (numerators, denominators),
+        np.ones((3, 1)),
+        bootstrap_weights(3, 100, 0),
+        reach=np.zeros(1),
+    )
+    assert not np.isfinite(found.intervals.value[0])

@@ -268,6 +268,13 @@ def test_rows_that_are_not_finite(tmp_path):
     )
 
 
+def test_there_is_no_accuracy_to_be_mistaken_for_one(tmp_path):
+    predictions, truth, *_ = world(np.random.default_rng(13))
+    sums = sums_of(tmp_path, predictions, truth)
+    with pytest.raises(ValueError, match="has the scores"):
+        sums.correct(None)
+
+
 def test_evidence_passes_the_task_on(tmp_path):
     predictions, truth, *_ = world(np.random.default_rng(11))
     write_table(tmp_path, columns_from_numbers(predictions, truth), task="regression")

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from mmaudit.exceptions import LogError
+from mmaudit.report.labels import shorten
 from mmaudit.typing import FloatArray, IntArray
 
 __all__ = [
     "LARGEST_FILE",
+    "MOST_FILES",
     "MOST_POINTS",
     "Columns",
+    "Kind",
     "Reader",
     "Run",
     "Series",
+    "check_points",
     "check_size",
+    "counted",
+    "files_below",
     "flat_items",
     "known_column",
-    "runs_of_frame",
+    "listed",
+    "said",
 ]
 
 MOST_POINTS = 20_000_000
 """Points that are read at most (about 1 GB): a log beyond it is refused, not truncated."""
 
-LARGEST_FILE = 2**31
+LARGEST_FILE = 2**30
 """Bytes of a text log that are read at most."""
+
+MOST_FILES = 10_000
+"""Logs that are read below a folder at most."""
 
 Kind: TypeAlias = Literal["step", "epoch", "time"]
 
@@ -39,17 +48,17 @@ _KNOWN: dict[str, Kind] = {
     **dict.fromkeys(
         (
             "step", "steps", "_step", "global_step", "globalstep", "trainer/global_step", "train/global_step",
-            "iteration", "iterations", "iter", "it", "batch",
+            "iteration", "iterations", "iter", "it", "batch", "num_steps", "trainer/step",
         ),
         "step",
     ),
-    **dict.fromkeys(("epoch", "epochs", "_epoch", "ep", "train/epoch"), "epoch"),
+    **dict.fromkeys(("epoch", "epochs", "_epoch", "ep", "train/epoch", "trainer/epoch"), "epoch"),
     **dict.fromkeys(
-        ("time", "wall_time", "walltime", "wall time", "timestamp", "_timestamp", "_runtime", "relative time"),
+        ("time", "wall_time", "walltime", "wall time", "timestamp", "_timestamp", "_runtime", "relative time",
+         "relative time (wall)", "relative time (process)", "date", "datetime"),
         "time",
     ),
 }  # fmt: skip
-_NAMES = ("name", "metric", "tag", "key")
 
 
 class Columns(BaseModel):
@@ -73,6 +82,10 @@ class Columns(BaseModel):
     value: str | None = None
     split: str | None = None
 
+    def named(self) -> set[str]:
+        """All columns that were named."""
+        return {name for name in self.model_dump().values() if name is not None}
+
 
 class Series(NamedTuple):
     """Values of one name in the order in which they were written; arrays of one length n."""
@@ -89,6 +102,12 @@ class Series(NamedTuple):
     def where(self, keep: np.ndarray) -> Series:
         """The points of a mask, bool ``(n,)``."""
         return Series(self.step[keep], self.epoch[keep], self.value[keep], self.order[keep])
+
+    def counted(self) -> Series:
+        """Without its steps, where they count nothing: all points of a tool that was told none have the same."""
+        if len(self.step) > 1 and (self.step == self.step[0]).all():
+            return self._replace(step=np.full(len(self.step), -1, np.int64))
+        return self
 
 
 @dataclass(frozen=True)
@@ -158,124 +177,75 @@ def flat_items(
     """
     for key, item in value.items():
         name = f"{prefix}{key}"
-        if isinstance(item, Mapping) and depth < 8:
-            yield from flat_items(item, f"{name}/", depth + 1)
-        else:
+        if not isinstance(item, Mapping):
             yield name, item
+        elif depth < 8:
+            yield from flat_items(item, f"{name}/", depth + 1)
 
 
 def check_size(path: Path) -> None:
     """Refuse a text log that would not fit into memory.
 
     Raises:
-        LogError: If it is larger than ``LARGEST_FILE``.
+        LogError: If it is larger than ``LARGEST_FILE``, or no file.
     """
+    if not path.is_file():
+        raise LogError(f"{said(path.name)} is no file; this format is read from a file.")
     size = path.stat().st_size
     if size > LARGEST_FILE:
-        raise LogError(f"{path.name} has {size / 2**30:.1f} GB; logs of up to 2 GB are read.")
+        raise LogError(
+            f"{said(path.name)} has {size / 2**30:.1f} GB; logs of up to {LARGEST_FILE / 2**30:.0f} GB are read."
+        )
 
 
-def runs_of_frame(
-    path: Path,
-    form: str,
-    frame: pd.DataFrame,
-    columns: Columns,
-    *,
-    written: Mapping[str, pd.Series] | None = None,
-) -> list[Run]:
-    """Runs of a table, wide (a column for each series) or long (a name and a value in each row).
-
-    Args:
-        path: Of the log.
-        form: Its format in words.
-        frame: Rows in the order in which they were written.
-        columns: What the user said of them.
-        written: Column -> whether a cell was written, bool; left out: where it is not missing. A written cell that is no number
-            counts as not finite.
+def files_below(folder: Path, pattern: str) -> list[Path]:
+    """Regular files below a folder, sorted; links to folders are not followed.
 
     Raises:
-        LogError: If there is no number in it, or it lacks a column that was named.
+        LogError: If there are more than ``MOST_FILES``.
     """
-    names = [str(name) for name in frame.columns]
-    frame = frame.set_axis(names, axis=1)
-    missing = [c for c in columns.model_dump().values() if c is not None and c not in names]
-    if missing:
-        raise LogError(f"{path.name} has no column '{missing[0]}'; it has {_some(names)}.")
-    step = _position(frame, columns.step, "step", columns)
-    epoch = _position(frame, columns.epoch, "epoch", columns)
-    taken = {columns.step, columns.epoch, columns.run}
-    measured = [n for n in names if n not in taken and known_column(n) is None]
-    titles = frame[columns.run].astype(str) if columns.run else pd.Series("", index=frame.index)
-    label = columns.name or next(
-        (n for n in _NAMES if n in measured and not pd.api.types.is_numeric_dtype(frame[n])), None
-    )
-    held = columns.value or ("value" if label is not None and "value" in names else None)
-    tables: dict[Hashable, dict[str, Series]] = {}
-    order = pd.Series(np.arange(len(frame)), index=frame.index)
-    for title, rows in frame.groupby(titles, sort=False).groups.items():
-        part = frame.loc[rows]
-        at, when, place = step.loc[rows], epoch.loc[rows], order.loc[rows]
-        if label is not None and held is not None:
-            split = columns.split or ("split" if "split" in measured else None)
-            called = part[label].astype(str)
-            if split is not None:
-                called = part[split].astype(str) + "/" + called
-            groups = part.groupby(called, sort=False).groups.items()
-            cells = {
-                str(name): (
-                    pd.to_numeric(part.loc[r, held], errors="coerce"),
-                    part.loc[r, held].notna(),
-                    r,
-                )
-                for name, r in groups
-            }
-        else:
-            cells = {}
-            for name in measured:
-                value = pd.to_numeric(part[name], errors="coerce")
-                there = (
-                    value.notna()
-                    if written is None or name not in written
-                    else written[name].loc[rows]
-                )
-                cells[name] = (value, there, rows)
-        found = {}
-        for name, (value, there, r) in cells.items():
-            keep = there.to_numpy(bool)
-            numbers = value.to_numpy(np.float64)
-            if keep.any() and not np.isnan(numbers[keep]).all():
-                found[name] = Series(
-                    at.loc[r].to_numpy(np.int64)[keep],
-                    when.loc[r].to_numpy(np.float64)[keep],
-                    numbers[keep],
-                    place.loc[r].to_numpy(np.int64)[keep],
-                )
-        if found:
-            tables[title] = found
-    if not tables:
-        raise LogError(f"{path.name} holds no numbers; it has {_some(names) or 'no columns'}.")
-    runs = [Run(str(title) or path.stem, form, (path,), series) for title, series in tables.items()]
+    found = []
+    for path in folder.rglob(pattern):
+        if path.is_file():
+            found.append(path)
+        if len(found) > MOST_FILES:
+            raise LogError(
+                f"{said(str(folder))} has more than {MOST_FILES:,} logs; give a part of it."
+            )
+    return sorted(found)
+
+
+def said(name: str, width: int = 80) -> str:
+    """A name from outside, on one line and bounded, for a sentence."""
+    return shorten(name, width)
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Some names in quotes, for a sentence.
+
+    Example:
+        >>> listed(["a", "b", "c"], 2)
+        "'a', 'b' and 1 more"
+    """
+    shown = ", ".join(f"'{said(name, 60)}'" for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def counted(number: int, what: str, many: str | None = None) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "line"), counted(2, "line"), counted(2, "epoch", "epochs")
+        ('1 line', '2 lines', '2 epochs')
+    """
+    return f"{number:,} {what if number == 1 else many or what + 's'}"
+
+
+def check_points(name: str, runs: Iterable[Run]) -> None:
+    """Refuse more points than are read.
+
+    Raises:
+        LogError: If there are more than ``MOST_POINTS``.
+    """
     if sum(run.points for run in runs) > MOST_POINTS:
-        raise LogError(f"{path.name} has more than {MOST_POINTS:,} points; give a part of it.")
-    return runs
-
-
-def _position(frame: pd.DataFrame, named: str | None, kind: Kind, columns: Columns) -> pd.Series:
-    """Steps or epochs of all rows: of the named column, else of the columns that are known to hold them."""
-    others = {c for c in columns.model_dump().values() if c is not None and c != named}
-    known = (
-        [named]
-        if named
-        else [n for n in frame.columns if known_column(n) == kind and n not in others]
-    )
-    found = pd.Series(np.nan, index=frame.index)
-    for name in known:
-        found = found.fillna(pd.to_numeric(frame[name], errors="coerce"))
-    if kind == "epoch":
-        return found
-    return found.where(np.isfinite(found) & (found.abs() < 2**62), -1).fillna(-1).astype(np.int64)
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(f"'{name[:40]}'" for name in names[:8])
-    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise LogError(f"{said(name)} has more than {MOST_POINTS:,} points; give a part of it.")

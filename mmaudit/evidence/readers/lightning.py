@@ -2,40 +2,64 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from mmaudit.evidence.readers.base import Columns, Run, Series, runs_of_frame
-from mmaudit.evidence.readers.csv_file import read_table
+from mmaudit.evidence.readers.base import Columns, Run, Series, counted, files_below, said
+from mmaudit.evidence.readers.csv_file import first_names, read_table
+from mmaudit.evidence.readers.table import runs_of_frame
+from mmaudit.exceptions import LogError
 
 __all__ = ["LightningReader", "without_later_rows"]
 
+_NAME = "metrics.csv"
+
 
 class LightningReader:
-    """The CSV file of Lightning's ``CSVLogger``, or the folder that holds it."""
+    """The CSV file of Lightning's ``CSVLogger``, or a folder: each ``metrics.csv`` in or below it is a run."""
 
     key = "lightning"
 
     def recognises(self, path: Path, head: bytes) -> bool:
         """Whether it has the columns ``epoch`` and ``step`` that Lightning writes, and its name."""
         if path.is_dir():
-            return (path / "metrics.csv").is_file()
-        if path.name != "metrics.csv":
-            return False
-        first = head.decode("utf-8", "replace").splitlines()[:1]
-        names = set(next(csv.reader(first), []))
-        return {"epoch", "step"} <= names
+            return bool(files_below(path, _NAME))
+        return path.name == _NAME and {"epoch", "step"} <= set(first_names(head))
 
     def read(self, path: Path, columns: Columns) -> list[Run]:
-        """The run of it, without what was logged after its training."""
-        file = path / "metrics.csv" if path.is_dir() else path
-        frame, written = read_table(file)
-        runs = runs_of_frame(file, "Lightning CSV", frame, columns, written=written)
-        title = file.resolve().parent.name or file.stem
-        return [without_later_rows(replace(run, title=title)) for run in runs]
+        """The runs of it, without what was logged after their training.
+
+        Raises:
+            LogError: If no file is a table with numbers.
+        """
+        if not path.is_dir():
+            return _of_file(path, path.resolve().parent.name or path.stem, columns)
+        runs: list[Run] = []
+        faults: list[LogError] = []
+        for file in files_below(path, _NAME):
+            place = file.parent.relative_to(path).as_posix()
+            title = place if place != "." else file.resolve().parent.name or file.stem
+            try:
+                runs += _of_file(file, title, columns)
+            except LogError as error:
+                faults.append(error)
+        if not runs:
+            raise faults[0] if faults else LogError(f"{said(path.name)} holds no {_NAME}.")
+        notes = tuple(f"{error} This run is left out." for error in faults)
+        return [replace(runs[0], notes=(*runs[0].notes, *notes)), *runs[1:]]
+
+
+def _of_file(file: Path, title: str, columns: Columns) -> list[Run]:
+    table = read_table(file)
+    runs = runs_of_frame(
+        file, "Lightning CSV", table.frame, columns, written=table.written, notes=table.notes
+    )
+    titles = [title] if len(runs) == 1 else [f"{title} {run.title}" for run in runs]
+    return [
+        without_later_rows(replace(run, title=own)) for run, own in zip(runs, titles, strict=True)
+    ]
 
 
 def without_later_rows(run: Run) -> Run:
@@ -64,8 +88,5 @@ def without_later_rows(run: Run) -> Run:
             kept[name] = series.where(~later)
     if not dropped:
         return run
-    text = (
-        f"{len(dropped)} row{'s' if len(dropped) > 1 else ''} after the training (a validation or test of the finished model)"
-        " left out."
-    )
+    text = f"{counted(len(dropped), 'row')} after the training (a validation or test of the finished model) left out."
     return replace(run, series=kept, notes=(*run.notes, text))

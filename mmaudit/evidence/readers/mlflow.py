@@ -13,7 +13,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mmaudit.evidence.readers.base import MOST_POINTS, Columns, Run, Series, check_size
+from mmaudit.evidence.readers.base import (
+    MOST_FILES,
+    MOST_POINTS,
+    Columns,
+    Run,
+    Series,
+    check_points,
+    check_size,
+    said,
+)
+from mmaudit.evidence.readers.table import numbers
 from mmaudit.exceptions import LogError
 
 __all__ = ["MLflowReader"]
@@ -53,7 +63,8 @@ class MLflowReader:
         """
         runs = _of_folders(path) if path.is_dir() else _of_database(path)
         if not runs:
-            raise LogError(f"{path.name} is an MLflow store without metrics.")
+            raise LogError(f"{said(path.name)} is an MLflow store without metrics.")
+        check_points(path.name, runs)
         return runs
 
 
@@ -67,7 +78,7 @@ def _of_database(path: Path) -> list[Run]:
             count = database.execute("select count(*) from metrics").fetchone()[0]
             if count > MOST_POINTS:
                 raise LogError(
-                    f"{path.name} has more than {MOST_POINTS:,} points; name one experiment's store."
+                    f"{said(path.name)} has more than {MOST_POINTS:,} points; give one experiment's folder or store."
                 )
             frame = pd.read_sql_query(
                 "select run_uuid, key, step, value, is_nan from metrics order by run_uuid, key, timestamp, step",
@@ -82,14 +93,21 @@ def _of_database(path: Path) -> list[Run]:
                 if _has(database, "tags")
                 else {}
             )
+            deleted = [
+                row[0]
+                for row in database.execute(
+                    "select run_uuid from runs where lifecycle_stage = 'deleted'"
+                )
+            ]
     except (sqlite3.Error, pd.errors.DatabaseError) as error:
         raise LogError(
-            f"{path.name} cannot be read as an MLflow database: {str(error).splitlines()[0][:120]}"
+            f"{said(path.name)} cannot be read as an MLflow database: {said(str(error), 120)}"
         ) from None
     frame["value"] = pd.to_numeric(frame["value"], errors="coerce").where(
         frame["is_nan"] == 0, np.nan
     )
     frame["order"] = np.arange(len(frame))
+    frame = frame[~frame["run_uuid"].isin(deleted)]
     runs = []
     for run, rows in frame.groupby("run_uuid", sort=True):
         series = {str(key): _series(part) for key, part in rows.groupby("key", sort=True)}
@@ -110,7 +128,10 @@ def _run_folders(path: Path) -> list[Path]:
         found = sorted(
             p.parent
             for p in path.glob(pattern)
-            if p.is_dir() and (p.parent / "meta.yaml").is_file()
+            if p.is_dir()
+            and (p.parent / "meta.yaml").is_file()
+            # Deleted runs are kept in a hidden folder.
+            and not any(part.startswith(".") for part in p.relative_to(path).parts)
         )
         if found:
             return found
@@ -120,17 +141,21 @@ def _run_folders(path: Path) -> list[Path]:
 def _of_folders(path: Path) -> list[Run]:
     runs = []
     for folder in _run_folders(path):
-        series, files = {}, []
+        series: dict[str, Series] = {}
+        files: list[Path] = []
         for file in sorted(p for p in (folder / "metrics").rglob("*") if p.is_file()):
+            if len(files) >= MOST_FILES:
+                raise LogError(f"{said(path.name)} has more than {MOST_FILES:,} metrics in a run.")
             check_size(file)
             series[file.relative_to(folder / "metrics").as_posix()] = _of_lines(file)
             files.append(file)
         named = folder / "tags" / _NAME_TAG
         title = (
             named.read_text(encoding="utf-8", errors="replace").strip()[:200]
-            if named.is_file()
+            if named.is_file() and named.stat().st_size < 10_000
             else folder.name
         )
+        series = {name: found for name, found in series.items() if len(found.value)}
         if series:
             runs.append(Run(title or folder.name, "MLflow", tuple(files), series))
     return runs
@@ -146,11 +171,11 @@ def _of_lines(file: Path) -> Series:
             continue
         try:
             when, value = float(parts[0]), float(parts[1])
-            step = int(parts[2]) if len(parts) > 2 else 0
+            step = float(parts[2]) if len(parts) > 2 else 0.0
         except (ValueError, IndexError):
             if number < len(lines) - 1:
                 raise LogError(
-                    f"metric {file.name}: line {number + 1} is not 'time value step'."
+                    f"metric {said(file.name)}: line {number + 1} is not 'time value step'."
                 ) from None
             continue
         times.append(when)
@@ -162,10 +187,11 @@ def _of_lines(file: Path) -> Series:
 
 
 def _series(frame: pd.DataFrame) -> Series:
-    step = pd.to_numeric(frame["step"], errors="coerce").fillna(-1).to_numpy(np.int64)
+    step = numbers(frame["step"])
+    good = np.isfinite(step) & (np.abs(step) < 2**53)
     return Series(
-        step,
+        np.where(good, step, -1).astype(np.int64),
         np.full(len(frame), np.nan),
         frame["value"].to_numpy(np.float64),
         frame["order"].to_numpy(np.int64),
-    )
+    ).counted()

@@ -1,22 +1,45 @@
-"""TensorBoard event files: every scalar of every file, also of live runs with a torn tail."""
+"""TensorBoard event files: every scalar of every file, also of live runs with a torn tail.
+
+Events are decoded, and their checksums computed, by TensorBoard. The records around them (a length, the events, two checksums)
+are split here: TensorBoard's own reader asks for as much memory as a damaged length claims, and is slower.
+"""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmaudit.evidence.readers.base import MOST_POINTS, Columns, Run, Series
+from mmaudit.evidence.readers.base import (
+    MOST_POINTS,
+    Columns,
+    Run,
+    Series,
+    files_below,
+    said,
+)
+from mmaudit.evidence.readers.joining import join_splits
 from mmaudit.evidence.readers.lightning import without_later_rows
 from mmaudit.exceptions import LogError
 
 __all__ = ["TensorBoardReader"]
 
 _MARK = "tfevents"
-_MOST_FILES = 10_000
+_NO_LOGS = (".profile-empty", ".v2.profile-empty")
+_SEVERAL = 8
+_Points = tuple["array[int]", "array[float]", "array[int]"]
+
+
+class _Library(NamedTuple):
+    """What is taken from TensorBoard."""
+
+    event: Any
+    checksum: Callable[[bytes], int]
+    numbers_of: Callable[[Any], Any]
 
 
 class TensorBoardReader:
@@ -27,9 +50,9 @@ class TensorBoardReader:
     def recognises(self, path: Path, head: bytes) -> bool:
         """Whether there are event files: by their names in a folder, by the first record of a file."""
         if path.is_dir():
-            return next(_files(path), None) is not None
+            return bool(_files(path))
         if len(head) < 12:
-            return _MARK in path.name and len(head) == 0
+            return False
         (length,) = struct.unpack("<Q", head[:8])
         return 0 < length < 2**20 and (b"brain.Event" in head[:128] or _MARK in path.name)
 
@@ -39,115 +62,144 @@ class TensorBoardReader:
         Raises:
             LogError: If TensorBoard is not installed, or there is no scalar.
         """
-        files = sorted(_files(path)) if path.is_dir() else [path]
-        if len(files) > _MOST_FILES:
-            raise LogError(f"{path} has more than {_MOST_FILES:,} event files; give a part of it.")
         folders: dict[Path, list[Path]] = {}
-        for file in files:
+        for file in _files(path) if path.is_dir() else [path]:
             folders.setdefault(file.parent, []).append(file)
-        runs, total = [], 0
+        library = _library()
+        runs: list[Run] = []
+        left, empty = MOST_POINTS, []
         for folder, parts in folders.items():
-            points: dict[str, tuple[list[int], list[float], list[int]]] = {}
-            order = 0
-            notes: list[str] = []
-            # Files of one run begin with the second in which they were opened.
-            for file in sorted(parts, key=lambda part: (_opened_at(part), part.name)):
-                for tag, step, value in _scalars(file, notes):
-                    row = points.get(tag)
-                    if row is None:
-                        row = points[tag] = ([], [], [])
-                    row[0].append(step)
-                    row[1].append(value)
-                    row[2].append(order)
-                    order += 1
-                    if total + order > MOST_POINTS:
-                        raise LogError(
-                            f"{path.name} has more than {MOST_POINTS:,} points; give a part of it."
-                        )
-            total += order
-            if points:
-                series = {tag: _series(*row) for tag, row in points.items()}
-                title = (
-                    folder.name
-                    if folder == path or not path.is_dir()
-                    else folder.relative_to(path).as_posix()
-                )
-                run = Run(title, "TensorBoard", tuple(parts), _with_epochs(series), tuple(notes))
-                runs.append(without_later_rows(run) if "epoch" in series else run)
+            place = folder.relative_to(path).as_posix() if path.is_dir() else ""
+            run = _of_folder("" if place == "." else place, parts, library, left)
+            left -= run.points
+            if run.series:
+                runs.append(run)
+            else:
+                empty += [place, *run.notes]
         if not runs:
+            why = next((note for note in empty if note.endswith(".")), "")
             raise LogError(
-                f"{path.name} has no scalars: its event files are empty or hold other things."
+                f"{said(path.name)} has no scalars: its event files are empty or hold other things. {why}".strip()
             )
-        return runs
+        root = path.resolve().name if path.is_dir() else path.resolve().parent.name
+        return join_splits(runs, root or path.stem)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob(f"*{_MARK}*") if path.is_file())
+def _files(folder: Path) -> list[Path]:
+    return [p for p in files_below(folder, f"*{_MARK}*") if not p.name.endswith(_NO_LOGS)]
+
+
+def _of_folder(title: str, files: list[Path], library: _Library, most: int) -> Run:
+    points: dict[str, _Points] = {}
+    notes: list[str] = []
+    for file in sorted(files, key=lambda part: (_opened_at(part), part.name)):
+        _collect(file, points, library, notes, most)
+    series = {
+        tag: Series(
+            np.frombuffer(steps, np.int64),
+            np.full(len(steps), np.nan),
+            np.frombuffer(values, np.float64),
+            np.frombuffer(order, np.int64),
+        ).counted()
+        for tag, (steps, values, order) in points.items()
+    }
+    run = Run(title, "TensorBoard", tuple(files), _with_epochs(series), _bounded(notes))
+    return without_later_rows(run) if "epoch" in series else run
 
 
 def _opened_at(file: Path) -> int:
+    """Files of one run begin with the second in which they were opened."""
     parts = file.name.split(".")
     at = parts.index(_MARK) + 1 if _MARK in parts else len(parts)
-    return int(parts[at]) if at < len(parts) and parts[at].isdigit() else 0
+    return int(parts[at]) if at < len(parts) and parts[at].isdecimal() else 0
 
 
-def _scalars(file: Path, notes: list[str]) -> Iterator[tuple[str, int, float]]:
-    """Tag, step and value of every scalar of a file, in the order in which they were written."""
-    event_type, records, ended, broken = _library()
-    reader = records(str(file))
-    event = event_type()
-    damaged = f"{file.name} is damaged: what follows after the damage was not read."
-    while True:
+def _collect(
+    file: Path, points: dict[str, _Points], library: _Library, notes: list[str], most: int
+) -> None:
+    """Add tag, step and value of every scalar of a file, in the order in which they were written."""
+    event = library.event()
+    parse = event.ParseFromString
+    order = sum(len(row[0]) for row in points.values())
+    for record in _records(file, library.checksum, notes):
         try:
-            reader.GetNext()
-        except ended:
-            return
-        except broken as error:
-            # A live run, or one that was killed, has a last record that is not whole yet.
-            if "truncated record" not in str(error):
-                notes.append(damaged)
-            return
-        except (MemoryError, OverflowError):  # a record that claims to be larger than memory
-            notes.append(damaged)
-            return
-        try:
-            event.ParseFromString(reader.record())
+            parse(record)
         except Exception:  # the library's own kinds of errors, of two implementations
-            notes.append(damaged)
+            notes.append(
+                f"{said(file.name)} is damaged: what follows after the damage was not read."
+            )
             return
+        step = event.step
         for value in event.summary.value:
-            kind = value.WhichOneof("value")
-            if kind == "simple_value":
-                yield value.tag, event.step, value.simple_value
-            elif kind == "tensor":
-                number = _of_tensor(value)
-                if number is not None:
-                    yield value.tag, event.step, number
+            if value.HasField("simple_value"):
+                number = value.simple_value
+            elif value.HasField("tensor"):
+                found = _of_tensor(value, library)
+                if found is None:
+                    continue
+                number = found
+            else:
+                continue
+            row = points.get(value.tag)
+            if row is None:
+                row = points[value.tag] = (array("q"), array("d"), array("q"))
+            row[0].append(step)
+            row[1].append(number)
+            row[2].append(order)
+            order += 1
+        if order > most:
+            raise LogError(
+                f"{said(file.name)}: more than {MOST_POINTS:,} points; give a part of the logs."
+            )
 
 
-def _of_tensor(value: Any) -> float | None:
+def _records(file: Path, checksum: Callable[[bytes], int], notes: list[str]) -> Iterator[bytes]:
+    """The records of a file up to its end, to a torn one (a live run, or one that was killed), or to the first damage."""
+    header, footer = struct.Struct("<QI"), struct.Struct("<I")
+    damaged = f"{said(file.name)} is damaged: what follows after the damage was not read."
+    left = file.stat().st_size
+    with file.open("rb") as stream:
+        while True:
+            head = stream.read(12)
+            if len(head) < 12:
+                return
+            left -= 12
+            length, of_length = header.unpack(head)
+            if checksum(head[:8]) != of_length:
+                notes.append(damaged)
+                return
+            if length + 4 > left:
+                # The file may have grown meanwhile: what is there now decides.
+                left = file.stat().st_size - stream.tell()
+                if length + 4 > left:
+                    return
+            record = stream.read(length + 4)
+            if len(record) < length + 4:
+                return
+            left -= length + 4
+            data = record[:length]
+            if checksum(data) != footer.unpack(record[length:])[0]:
+                notes.append(damaged)
+                return
+            yield data
+
+
+def _of_tensor(value: Any, library: _Library) -> float | None:
     """The number in a tensor of shape () that is no text."""
-    plugin, tensor = value.metadata.plugin_data.plugin_name, value.tensor
-    if plugin not in ("", "scalars") or len(tensor.tensor_shape.dim) > 0 or tensor.string_val:
+    tensor = value.tensor
+    if value.metadata.plugin_data.plugin_name not in ("", "scalars"):
         return None
-    for field in ("float_val", "double_val", "int_val", "int64_val"):
-        numbers = getattr(tensor, field)
-        if numbers:
-            return float(numbers[0])
-    if len(tensor.tensor_content) in (4, 8):
-        kind = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}.get(tensor.dtype)
-        if kind is not None:
-            return float(np.frombuffer(tensor.tensor_content, kind)[0])
-    return None
-
-
-def _series(steps: list[int], values: list[float], order: list[int]) -> Series:
-    return Series(
-        np.array(steps, np.int64),
-        np.full(len(steps), np.nan),
-        np.array(values),
-        np.array(order, np.int64),
-    )
+    if len(tensor.tensor_shape.dim) > 0 or tensor.string_val:
+        return None
+    if tensor.dtype == 1:  # float32, as nearly all are
+        if tensor.float_val:
+            return float(tensor.float_val[0])
+        if len(tensor.tensor_content) == 4:
+            return float(struct.unpack("<f", tensor.tensor_content)[0])
+    try:
+        return float(library.numbers_of(tensor))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _with_epochs(series: dict[str, Series]) -> dict[str, Series]:
@@ -162,18 +214,25 @@ def _with_epochs(series: dict[str, Series]) -> dict[str, Series]:
         if tag == "epoch":
             continue
         at = np.clip(np.searchsorted(steps, points.step), 0, len(steps) - 1)
-        epoch = np.where(steps[at] == points.step, epochs[at], np.nan)
+        epoch = np.where((steps[at] == points.step) & np.isfinite(epochs[at]), epochs[at], np.nan)
         found[tag] = points._replace(epoch=epoch)
     return found
 
 
-def _library() -> tuple[Any, Any, type[Exception], type[Exception]]:
+def _bounded(notes: list[str]) -> tuple[str, ...]:
+    more = len(notes) - _SEVERAL
+    return tuple(notes[:_SEVERAL]) + (
+        (f"{more} more event files are damaged.",) if more > 0 else ()
+    )
+
+
+def _library() -> _Library:
     try:
         from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.tensorflow_stub import errors
-        from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
+        from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+        from tensorboard.util.tensor_util import make_ndarray
     except ImportError:
         raise LogError(
             "event files need TensorBoard's reader: pip install 'mmaudit[tensorboard]' (or tensorboard)."
         ) from None
-    return Event, PyRecordReader_New, errors.OutOfRangeError, errors.OpError
+    return _Library(Event, masked_crc32c, make_ndarray)

@@ -1,0 +1,128 @@
+"""The log of clean losses that recorders write: one JSON object a line, which readers of logs take.
+
+The first line says what was measured and on which samples; every other is ``{"step", "epoch", "split", "name", "value"}``. Beside
+the log lies the map of its heads, for modalities whose names alone would not say what they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmaudit.evidence.head_losses import JOINT
+from mmaudit.evidence.loss_map import HeadMap, LossMap
+from mmaudit.exceptions import RecordError
+from mmaudit.masking.spec import MaskingSpec
+from mmaudit.typing import EmptyRule
+
+__all__ = [
+    "ABOUT",
+    "described_heads",
+    "map_path",
+    "recorded_map",
+    "recorded_rows",
+    "row_lines",
+    "series_names",
+]
+
+ABOUT = "about"
+"""Key that only the first line has."""
+
+
+def series_names(heads: Iterable[str]) -> dict[str, str]:
+    """Head -> name of its loss in the log.
+
+    Example:
+        >>> series_names(["joint", "audio"])
+        {'joint': 'joint_loss', 'audio': 'audio_loss'}
+    """
+    return {head: f"{head}_loss" for head in heads}
+
+
+def recorded_map(modalities: Iterable[str], validation: str = "validation") -> LossMap:
+    """The map of a log that a recorder wrote.
+
+    Args:
+        modalities: Their names.
+        validation: Name of the split that stands for held-out data.
+    """
+    heads = [*modalities, JOINT]
+    return LossMap(
+        heads={
+            head: HeadMap(train=f"train/{name}", validation=f"{validation}/{name}")
+            for head, name in series_names(heads).items()
+        },
+        joint=JOINT,
+    )
+
+
+def map_path(log: Path) -> Path:
+    """Where the map of a log lies.
+
+    Example:
+        >>> map_path(Path("run/losses.jsonl")).name
+        'losses.map.yaml'
+    """
+    return log.with_name(f"{log.stem}.map.yaml")
+
+
+def described_heads(spec: MaskingSpec, own: Mapping[str, str], empty: EmptyRule) -> str:
+    """What each head is, in one sentence a modality."""
+    at = "the model's own output" if spec.outputs.path is None else f"'{spec.outputs.path}'"
+    said = [f"{JOINT}: {at}"]
+    for name in spec.names:
+        if name in own:
+            said.append(f"{name}: its own head, '{own[name]}' in what the model returns")
+        else:
+            masks = ", ".join(sorted({str(mask) for mask in spec.modalities[name].mask.values()}))
+            said.append(
+                f"{name}: its mono-modal Shapley response (empty coalition: {empty}; masked by {masks})"
+            )
+    return "; ".join(said)
+
+
+def row_lines(
+    *, step: int | None, epoch: float | None, split: str, values: Mapping[str, float]
+) -> str:
+    """Lines of some values, ``NaN`` and infinities included: that a loss is no number is worth knowing.
+
+    Example:
+        >>> print(row_lines(step=3, epoch=1, split="train", values={"loss": 0.5}), end="")
+        {"step": 3, "epoch": 1, "split": "train", "name": "loss", "value": 0.5}
+    """
+    rows = (
+        {"step": step, "epoch": epoch, "split": split, "name": name, "value": value}
+        for name, value in values.items()
+    )
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def recorded_rows(path: Path) -> list[dict[str, Any]]:
+    """Lines of a log as they were written, the first one included; a torn last line is left out.
+
+    Raises:
+        RecordError: If it is no log of a recorder, or a line before the last is damaged.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or (ABOUT not in row and "value" not in row):
+                raise ValueError
+        except ValueError:
+            if number == len(lines) - 1:
+                break
+            raise RecordError(
+                f"{path}: line {number + 1} is none of a log of losses: name another file."
+            ) from None
+        rows.append(row)
+    if rows and ABOUT not in rows[0]:
+        raise RecordError(
+            f"{path} is no log that a recorder wrote (its first line says nothing about it): name another file."
+        )
+    return rows
