@@ -13,7 +13,7 @@ import io
 import logging
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -28,8 +28,8 @@ from mmaudit.checkpoint.model import unwrapped
 from mmaudit.checkpoint.old_modules import completed
 from mmaudit.checkpoint.pickled_names import names_in_file
 from mmaudit.checkpoint.programs import Program, exported_model, scripted_model
-from mmaudit.checkpoint.stand_ins import stand_in, stands_in
-from mmaudit.checkpoint.state_dict import WEIGHT_KEYS, Wanted
+from mmaudit.checkpoint.stand_ins import StandIn, stand_in, stands_in
+from mmaudit.checkpoint.state_dict import WEIGHT_KEYS, Wanted, holds_weights
 from mmaudit.checkpoint.torch_zip import check_program, foreign_names
 from mmaudit.checkpoint.wording import listed, shown
 from mmaudit.exceptions import CheckpointError
@@ -83,12 +83,12 @@ def load_trusted(
     what = {"torchscript": "a TorchScript program", "pt2": "an exported program (.pt2)"}.get(
         kind, "a pickle"
     )
+    if kind in ("torchscript", "pt2") and weights == "ema":
+        raise _one_set(path, what)
     inside = f" that names {listed(names, 6, 240)}" if names else ""
     said = f"Trusted as you said: {shown(path)} is {what}{inside}; loading it runs code."
     _log.warning(said)
-    if kind in ("torchscript", "pt2") and weights == "ema":
-        raise _one_set(path, what)
-    absent: dict[str, None] = {}
+    absent: dict[str, type[StandIn]] = {}
     pickling = _pickle_module(path, directory, home, absent)
     loaders: dict[str, Callable[[], Any]] = {
         "torchscript": lambda: scripted_model(torch.jit.load(str(path), map_location="cpu")),
@@ -96,36 +96,44 @@ def load_trusted(
         "pickle": lambda: _plain_pickle(path, pickling),
     }
     value = _once(path, directory, loaders.get(kind, lambda: _torch_pickle(path, pickling)))
-    notes = [said]
-    if kind in ("torch legacy", "torch tar", "pickle"):
-        notes.append(
-            f"{shown(path.name, 60)} has no checksums, so that damage would not be noticed."
-        )
     if isinstance(value, Program):
         words = "TorchScript" if kind == "torchscript" else "exported program (.pt2)"
-        return Trusted(value.model, words, (*notes, *value.notes))
-    words = "pickle"
+        return Trusted(value.model, words, (said, *value.notes))
+    found = _from_pickle(path, value, weights, absent)
+    unchecked = f"{shown(path.name, 60)} has no checksums, so that damage would not be noticed."
+    notes = (said, *([unchecked] if kind != "torch zip" else []), *found.notes)
+    return found._replace(notes=notes)
+
+
+def _from_pickle(
+    path: Path, value: Any, weights: Wanted, absent: Mapping[str, type[StandIn]]
+) -> Trusted:
+    """The model or the weights in what was unpickled."""
     chosen, trail = _module_in(path, unwrapped(value), weights)
     missing = stands_in(chosen)
+    if absent and isinstance(chosen, dict):
+        weightless = not any(holds_weights(part) for part in (chosen, *chosen.values()))
+        missing = next(iter(absent.values())) if weightless else None
     if missing is not None:
         raise CheckpointError(
             f"{shown(path)} needs {shown(missing.names, 80)}, {missing.reason}; put the code it was saved with beside the audit"
             " file."
         )
+    notes = []
     if absent:
         notes.append(
             f"Objects of classes that are not here were left empty: {listed(absent, 4)}; no weights are in them."
         )
-    if isinstance(chosen, nn.Module):
-        added = completed(chosen)
-        if added:
-            notes.append(
-                f"Attributes that newer versions of torch need were added with their defaults: {listed(added, 3)}."
-            )
-        if trail:
-            notes.append(f"Took the module under '{shown(trail)}' of {shown(path.name, 60)}.")
-        words = "pickled module"
-    return Trusted(chosen, words, tuple(notes))
+    if not isinstance(chosen, nn.Module):
+        return Trusted(chosen, "pickle", tuple(notes))
+    added = completed(chosen)
+    if added:
+        notes.append(
+            f"Attributes that newer versions of torch need were added with their defaults: {listed(added, 3)}."
+        )
+    if trail:
+        notes.append(f"Took the module under '{shown(trail)}' of {shown(path.name, 60)}.")
+    return Trusted(chosen, "pickled module", tuple(notes))
 
 
 def _checked(path: Path, kind: str) -> tuple[str, ...]:
@@ -166,7 +174,9 @@ def _plain_pickle(path: Path, pickling: Any) -> Any:
         return pickling.Unpickler(file, encoding="latin1").load()
 
 
-def _pickle_module(path: Path, directory: Path | None, home: Any, absent: dict[str, None]) -> Any:
+def _pickle_module(
+    path: Path, directory: Path | None, home: Any, absent: dict[str, type[StandIn]]
+) -> Any:
     """What ``torch.load`` takes for the pickle module: classes of scripts are found, absent ones get a stand-in."""
 
     class Unpickler(pickle.Unpickler):
@@ -184,8 +194,7 @@ def _pickle_module(path: Path, directory: Path | None, home: Any, absent: dict[s
                 )
             except AttributeError:
                 reason = "which its module does not have"
-            absent[f"{module}.{name}"] = None
-            return stand_in(module, name, reason)
+            return absent.setdefault(f"{module}.{name}", stand_in(module, name, reason))
 
     def load(file: Any, **options: Any) -> Any:
         return Unpickler(file, **options).load()

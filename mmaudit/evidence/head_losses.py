@@ -28,12 +28,21 @@ from mmaudit.masking.paths import get_value
 from mmaudit.masking.spec import MaskingSpec
 from mmaudit.typing import EmptyRule, FloatArray
 
-__all__ = ["JOINT", "HeadCollector", "HeadEvaluator", "HeadSums", "known_heads", "with_full_passes"]
+__all__ = [
+    "DIFFERED",
+    "JOINT",
+    "HeadCollector",
+    "HeadEvaluator",
+    "HeadSums",
+    "known_heads",
+    "with_full_passes",
+]
 
 JOINT = "joint"
 """Name of the model's own output among the heads."""
 
-_DIFFERED = "a spot check differed from brute force, so that everything was evaluated again"
+DIFFERED = "a spot check differed from brute force, so that everything was evaluated again"
+"""Why coalitions are full passes after all."""
 
 
 def known_heads(heads: Mapping[str, str] | None, spec: MaskingSpec) -> dict[str, str]:
@@ -297,6 +306,6 @@ def with_full_passes(
     """
     collecting = make(None)
     if collecting.processes.any(not collect(collecting)):
-        collecting = make(_DIFFERED)
+        collecting = make(DIFFERED)
         collect(collecting)
     return collecting

@@ -22,7 +22,7 @@ _NO_LOSSES = {
 _EVERY = {
     "step", "epoch", "batch", "iter", "avg", "mean", "average", "clean", "metric", "metrics", "log", "logs", "scalar",
     "scalars", "model", "net", "network", "value", "running", "per", "sample", "samples", "set", "data", "monitor",
-    "loop", "end", "curve", "curves", "summary", "phase", "stage", "cross", "entropy", "history", "cls", "classification",
+    "loop", "end", "curve", "curves", "summary", "phase", "stage", "cross", "entropy", "history",
 }  # fmt: skip
 _KINDS = (
     ("fusion", {"joint", "fusion", "fused", "fuse", "multimodal", "multi", "modal", "concat"}),
@@ -72,8 +72,6 @@ def read_name(name: str) -> LossName | None:
         return None
     split, evaluated = _split(parts)
     rest = [w for w in words if split_of(w) is None and w not in _LOSSES and w not in _EVERY]
-    if not rest and words.count("cls"):
-        rest = []
     kinds = {kind for kind, names in _KINDS if names & set(rest)}
     joint = None
     if not rest:
@@ -142,7 +140,7 @@ def _guess(run: Run, columns: Columns) -> Guess | None:
     train = _by_head(run, read, "train")
     for key, names in _by_head(run, read, None).items():
         # Keras calls the train loss of an output just 'audio_loss'.
-        if key not in train and (key in validation or key == ("loss", "")):
+        if key not in train and key in validation:
             train[key] = names
     heads = {
         key[1]: (train[key][0], validation[key][0])
@@ -150,12 +148,11 @@ def _guess(run: Run, columns: Columns) -> Guess | None:
         if key in train and key[0] == ""
     }
     joint = _joint_pair(train, validation, sentences)
-    for kind, names in (("fusion", ""), ("whole", "")):
-        del names
-        for key in validation:
-            # Two heads that see all modalities: the surer one is the joint head, the other one of its own.
-            if key[0] == kind and key in train and joint is not None and joint[1] != validation[key][0]:
-                heads[key[1]] = (train[key][0], validation[key][0])
+    for key in validation:
+        # Of two heads that see all modalities the surer one is the joint head, the other one of its own.
+        second = key[0] in ("fusion", "whole") and key in train
+        if second and joint is not None and joint[1] != validation[key][0]:
+            heads[key[1]] = (train[key][0], validation[key][0])
     shared = [key for key in validation if key[0] == "" and key[1] not in heads]
     if len(train) == 1 and not heads and shared:
         one = next(iter(train.values()))[0]
@@ -248,6 +245,9 @@ def _words(text: str) -> list[str]:
     found = []
     for word in _WORDS.findall(_CASES.sub("_", text)):
         lower = word.lower()
-        rest = lower.removesuffix("loss")
-        found += [rest, "loss"] if rest and rest != lower else [lower]
+        glued = re.fullmatch(r"(.+)loss|loss(\d+)", lower)
+        if glued is None:
+            found.append(lower)
+        else:
+            found += [glued[1], "loss"] if glued[1] else ["loss", glued[2]]
     return found

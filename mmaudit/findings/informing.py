@@ -93,7 +93,11 @@ def _less(facts: Facts, answer: Answers, gaps: Mapping[Mask, Effect]) -> float |
     than it should. Where it is not needed, a model that makes do with another modality is not to blame for reading it somewhat less.
     """
     delta, information = facts.thresholds.delta, answer.informative
-    if information.answer != "yes" or information.above is None or not gaps:
+    if information.answer != "yes" or information.above is None:
+        return None
+    if answer.silent:
+        return 0.0  # given it alone, the joint model says what it says given nothing: all of the information is missing
+    if not gaps:
         return None
     wide = max(e.p_above(0) if e.value >= delta else 1.0 for e in gaps.values())
     if answer.read == "no":

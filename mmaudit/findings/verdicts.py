@@ -213,6 +213,10 @@ def _undetermined(facts: Facts, answer: Answers) -> _Said:
     widest = _widest(answer)
     if widest is not None and (answer.read == "unclear" or answer.needed == "unclear"):
         missing.append(more_samples(facts, widest))
+    if answer.read == "no" and information.answer == "yes":
+        gap = next(iter(answer.gaps.values()), None)
+        what = "no comparison" if gap is None else shown(gap, signed=True)
+        open_.append(f"whether it says more alone than the joint model gets from it alone ({what})")
     parts = [f"known: {', '.join(known)}"] if known else []
     parts += [f"open: {', '.join(open_)}"] if open_ else ["no verdict fits that"]
     return _Said(

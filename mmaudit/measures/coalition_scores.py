@@ -37,7 +37,7 @@ class CoalitionScores(Measure):
             n, groups = int(counts.sum()), sums.group_count(index, counts)
             kinds = {primary: _primary(sums, index, counts)}
             if index is None:
-                scale = sums.scale(second)
+                scale = sums.scale(second, index)
                 found = mean_intervals(sums.loglik() / scale, counts, weights=sums.weights)
                 kinds[second] = rescaled(found, scale)
             for score, intervals in kinds.items():

@@ -130,14 +130,16 @@ class Contribution(Measure):
                             sums.weights,
                             reach=reach,
                             units=counts,
-                            scale=sums.scale(score),
+                            scale=sums.scale(score, index),
                         )
                         estimates = [
                             found.estimate(m, n=n, groups=groups, warning=rare)
                             for m in range(len(sums.modalities))
                         ]
                     else:
-                        estimates = _shares(score, values, weight, sums, counts, groups, rare)
+                        estimates = _shares(
+                            score, values, weight, sums, index, counts, groups, rare
+                        )
                     for m, (modality, estimate) in enumerate(
                         zip(sums.modalities, estimates, strict=True)
                     ):
@@ -159,16 +161,17 @@ def _shares(
     values: FloatArray,
     weight: FloatArray,
     sums: UnitSums,
+    index: int | None,
     counts: FloatArray,
     groups: int | None,
     rare: str | None,
 ) -> list[Estimate]:
     # A share has no unit, so that of squared errors can be taken at order 1.
-    n, values = int(counts.sum()), values / sums.scale(score)
+    n, values = int(counts.sum()), values / sums.scale(score, index)
     total = values.sum(axis=1, keepdims=True)
     whole = score_intervals(score, total, weight, sums.weights, reach=1.0, units=counts)
     value, low, high = (float(end[0]) for end in (whole.value, whole.low, whole.high))
-    reason, scale = None, sums.scale(score)
+    reason, scale = None, sums.scale(score, index)
     if abs(value) <= _SMALLEST_TOTAL:
         reason = (
             f"nothing to share: all modalities together change the {score} by {value * scale:.2g}"

@@ -51,7 +51,7 @@ class Interaction(Measure):
                         sums.weights,
                         reach=reach,
                         units=counts,
-                        scale=sums.scale(score),
+                        scale=sums.scale(score, index),
                     )
                 rare = rare_errors(sums, index, n) if score == "accuracy" and n else None
                 for place, (i, j) in enumerate(pairs):

@@ -188,11 +188,12 @@ class MonoModalResponse(Measure):
 
     def rows(self, sums: UnitSums) -> Iterator[LabelledEstimate]:
         """Labels: ``quantity`` (``s`` or ``Acc``, of a regression ``R2``), ``modality``, ``empty``, ``class``."""
-        primary, scale = response_score(sums.task), sums.scale(sums.scores[1])
+        primary = response_score(sums.task)
         changed = "predictions" if sums.task == "regression" else "class scores"
         for name, index in sums.cells():
             present = sums.present(index)
             size, silent = sums.response_size(index), sums.silent(index)
+            scale = sums.scale(sums.scores[1], index)
             for empty in _EMPTY_RULES:
                 score = _score_intervals(sums, empty, index)
                 loss = rescaled(

@@ -89,17 +89,16 @@ class PairedSums:
         """Whether the two models answer every sample alike, whatever is masked, to nine digits."""
         if self.discordant.any():
             return False
-        pairs = [(self.before.loglik(), self.after.loglik())]
+        scale = self.before.scale(self.before.scores[1], None)
+        pairs = [(self.before.loglik() / scale, self.after.loglik() / scale)]
         for empty in ("exact", "zero"):
-            for quantity in ("score", "loglik"):
-                pairs.append(
-                    (
-                        self.before.responses(quantity, empty, None),
-                        self.after.responses(quantity, empty, None),
-                    )
-                )
-        scale = self.before.scale(self.before.scores[1])
-        return all(np.allclose(a / scale, b / scale, rtol=_SAME, atol=_SAME) for a, b in pairs)
+            for quantity, order in (("score", 1.0), ("loglik", scale)):
+                found = [
+                    side.responses(quantity, empty, None) / order
+                    for side in (self.before, self.after)
+                ]
+                pairs.append((found[0], found[1]))
+        return all(np.allclose(a, b, rtol=_SAME, atol=_SAME) for a, b in pairs)
 
 
 def pair_tables(

@@ -60,7 +60,7 @@ def _coalitions(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
             numerators=values,
             denominators=sums.weight(score, index),
             counts=sums.counts(index),
-            scale=sums.scale(score),
+            scale=sums.scale(score, index),
             reach=np.full(len(kept), 1.0 if exact else 0.0),
             tally=np.arange(len(kept)) if exact else None,
         )
@@ -81,7 +81,7 @@ def _responses(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
                 numerators=-values if quantity == "s" else values,
                 denominators=present if quantity == "s" else sums.response_weight(index),
                 counts=present,
-                scale=sums.scale(sums.scores[1]) if quantity == "s" else 1.0,
+                scale=sums.scale(sums.scores[1], index) if quantity == "s" else 1.0,
                 reach=np.full(M, 1.0 if exact else 0.0),
                 tally=start + place * M + np.arange(M) if exact else None,
             )
@@ -102,7 +102,7 @@ def _contributions(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
                 numerators=values,
                 denominators=weight if quantity == "value" else values.sum(axis=1, keepdims=True),
                 counts=counts,
-                scale=sums.scale(score) if quantity == "value" else 1.0,
+                scale=sums.scale(score, index) if quantity == "value" else 1.0,
                 reach=np.where(sums.silent(None), 0.0, 2.0 if bounded else 0.0),
             )
 
@@ -119,7 +119,7 @@ def _interactions(sums: UnitSums, index: int | None) -> Iterator[Ratios]:
             numerators=sums.interactions(score, index),
             denominators=sums.weight(score, index),
             counts=sums.counts(index),
-            scale=sums.scale(score),
+            scale=sums.scale(score, index),
             reach=np.array([0.0 if silent[i] or silent[j] else bound for i, j in pairs]),
         )
 

@@ -149,12 +149,12 @@ class UnitSums:
         """What sums of a score are divided by, shape ``(U, 1)``: counts, or for R2 the units' shares of the target's spread."""
         return self._sums("square" if score == "R2" else "count", index)
 
-    def scale(self, score: Score) -> float:
-        """Of what order the values of a score are: 1, of squared errors the variance of the target (over all numbers)."""
+    def scale(self, score: Score, index: int | None) -> float:
+        """Of what order the values of a score are: 1, of squared errors the variance of the target."""
         if score != "negative squared error" or self.spreads is None:
             return 1.0
-        numbers = self.spreads.numbers
-        variance = float(numbers.squares.sum() / max(numbers.count.sum(), 1))
+        numbers, own = self.spreads.numbers, slice(None) if index is None else index
+        variance = float(numbers.squares[own].sum() / max(numbers.count[own].sum(), 1))
         return variance if variance > 0 else 1.0
 
     def worths(self, score: Score, index: int | None) -> FloatArray:
@@ -236,8 +236,12 @@ class UnitSums:
     def silent(self, index: int | None) -> np.ndarray:
         """Modalities whose response is numerically nothing in every sample, shape ``(M,)``, bool.
 
-        Nothing: at most ``NOTHING`` of the largest response of any modality in the table.
+        Nothing: at most ``NOTHING`` of the largest response of any modality in the table; of a regression of the largest to the
+        same number, since another may be in another unit.
         """
+        if self.task == "regression":
+            nothing = self._size <= NOTHING * self._size.max(axis=1, keepdims=True)
+            return np.asarray(nothing.all(axis=0) if index is None else nothing[index])
         largest = self.response_size(None).max()
         return np.asarray(self.response_size(index) <= NOTHING * largest)
 

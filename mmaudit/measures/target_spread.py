@@ -121,9 +121,7 @@ def rescaled(intervals: Intervals, factor: float) -> Intervals:
 
     What is rounding and what is not is judged at order 1; squared errors may be of any order, and are brought there first.
     """
-    value, low, high = (
-        end * factor for end in (intervals.value, intervals.low, intervals.high)
-    )
+    value, low, high = (end * factor for end in (intervals.value, intervals.low, intervals.high))
     return replace(intervals, value=value, low=low, high=high)
 
 

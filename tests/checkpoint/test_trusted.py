@@ -310,8 +310,11 @@ def test_what_the_model_is_made_of_has_to_be_here(project, tmp_path):
     path = saved_with_absent_classes(
         tmp_path / "net.pt", lambda gone: {"model": gone.Config(torch_dict=torch.ones(1))}
     )
-    with pytest.raises(CheckpointError, match="holds no weights"):
+    with pytest.raises(CheckpointError, match=r"needs long_gone\.Config"):
         load_checkpoint(path, nn.Linear(2, 2), directory=project, trust=True)
+    torch.save({"args": argparse.Namespace(a=1), "epoch": 3}, path)
+    with pytest.raises(CheckpointError, match="holds no weights: its keys are args, epoch"):
+        load_checkpoint(path, nn.Linear(2, 2), trust=True)
 
 
 def test_trust_forgives_no_damage(project, net, tmp_path):

@@ -201,7 +201,10 @@ def test_models_without_encoders(tmp_path):
             return self.both(torch.cat([audio, image], 1))
 
     found = Probed(Early(), audio_and_image(200), spec(), tmp_path)
-    assert found.probe("audio", "encoder")["reason"] == "no module of the model sees this modality alone"
+    assert (
+        found.probe("audio", "encoder")["reason"]
+        == "no module of the model sees this modality alone"
+    )
     assert found.gain("audio") == found.gain("audio", "inputs") > 0.3
 
 

@@ -128,9 +128,7 @@ def test_halves_keep_groups_whole(tmp_path):
 
 def test_samples_that_lack_a_modality_are_left_out(tmp_path):
     train = _data(600, seed=1, lacking=0.3)
-    found = Competed(
-        Joint(), _data(lacking=0.5), spec(), tmp_path, REFERENCES, train=train
-    )
+    found = Competed(Joint(), _data(lacking=0.5), spec(), tmp_path, REFERENCES, train=train)
     has = np.isfinite(found.rows["scatter"])
     assert 150 < has[:, 0].sum() < 250 and has[:, 1].all()
     assert found.probe("audio")["n"] == int((~torch.isnan(_whole(train, "audio")[:, 0])).sum())
@@ -185,9 +183,7 @@ def test_logits_as_they_are(tmp_path):
         for i, refs in enumerate((plain, shifted))
     ]
     assert centred[0] == pytest.approx(centred[1], abs=1e-5)
-    raw = Competed(
-        Joint(), _data(), spec(probe={"concept": "logits"}), tmp_path / "raw", shifted
-    )
+    raw = Competed(Joint(), _data(), spec(probe={"concept": "logits"}), tmp_path / "raw", shifted)
     assert raw.pooled("image") > 0.9
 
 
@@ -215,7 +211,9 @@ def test_concepts_from_a_file(tmp_path, train):
     more = {} if train is None else {"train": _data(600, seed=1)}
     found = Competed(Joint(), data, wanted, tmp_path / "work", **more)
     assert found.probe("image")["fitted_on"] == "one half of the audited samples"
-    assert found.pooled("image") == pytest.approx(4 / 5, abs=0.06)  # as they are: nothing is centred
+    assert found.pooled("image") == pytest.approx(
+        4 / 5, abs=0.06
+    )  # as they are: nothing is centred
     assert found.surroundings.files[0].role == "concept of image"
 
 

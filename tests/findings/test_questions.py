@@ -93,6 +93,12 @@ def test_what_is_not_known_to_say_anything_is_not_read_less_than_it_says():
     assert of_b(vague | {"above": 0.3}).less
 
 
+def test_a_silent_modality_that_says_something_is_read_less_than_it_says():
+    silent = {"silent": True, "contribution": (0.0, 0.0), "drop": (0.0, 0.0), "inside": 0.5}
+    assert of_b(silent | {"probe_above": 0.1, "probe": 0.6, "gain": 0.1}).less
+    assert not of_b(silent | CHANCE).less
+
+
 def test_the_gap_has_to_be_there_under_every_mask():
     assert of_b(UNREAD | INFORMED | {"gap": [0.3, 0.3]}).less
     assert not of_b(UNREAD | INFORMED | {"gap": [0.3, 0.0]}).less

@@ -268,6 +268,31 @@ def test_rows_that_are_not_finite(tmp_path):
     )
 
 
+def test_the_unit_of_the_target_is_no_matter(tmp_path):
+    predictions, truth, cells, groups = world(np.random.default_rng(14), D=2)
+    unit = np.where(cells == 0, 1e-9, 1e9)
+    sums_of(tmp_path / "1", predictions, truth, cells, groups, 2)
+    sums_of(tmp_path / "2", predictions * unit, truth * unit, cells, groups, 2)
+    for key in ("coalitions", "contributions", "interactions", "utilization", "responses"):
+        one, _ = rows_of(tmp_path / "1", 2, key=key)
+        other, _ = rows_of(tmp_path / "2", 2, key=key)
+        for labels, estimate in one.items():
+            squared = "squared" in str(labels) or "s" in labels
+            if squared and "share" not in labels and labels[-1] == "all":
+                continue  # mixes the units of both numbers
+            factor = 1.0
+            if squared and "share" not in labels:
+                factor = 1e-18 if labels[-1] == "y0" else 1e18
+            if squared and "share" in labels and labels[-1] == "all":
+                continue
+            for end in ("value", "low", "high"):
+                expected, found = getattr(estimate, end), getattr(other[labels], end)
+                if expected is None:
+                    assert found is None
+                else:
+                    assert found / factor == pytest.approx(expected, rel=1e-4, abs=1e-6), labels
+
+
 def test_there_is_no_accuracy_to_be_mistaken_for_one(tmp_path):
     predictions, truth, *_ = world(np.random.default_rng(13))
     sums = sums_of(tmp_path, predictions, truth)
