@@ -15,15 +15,19 @@ if TYPE_CHECKING:
     from mmaudit.comparing import compare
     from mmaudit.evidence.coalitions import evaluate_coalitions
     from mmaudit.exceptions import MMAuditError
+    from mmaudit.following import CheckpointTrajectory, trajectory
     from mmaudit.masking.spec import AuditSpec, MaskingSpec
     from mmaudit.report import AuditReport
     from mmaudit.retraining import RetrainResult, retrain
+    from mmaudit.speeds import LearningSpeeds, learning_speeds
 
 __version__ = "0.1.0"
 
 _HOME = {
     "AuditReport": "mmaudit.report",
     "AuditSpec": "mmaudit.masking.spec",
+    "CheckpointTrajectory": "mmaudit.following",
+    "LearningSpeeds": "mmaudit.speeds",
     "MMAuditError": "mmaudit.exceptions",
     "MaskingSpec": "mmaudit.masking.spec",
     "RetrainResult": "mmaudit.retraining",
@@ -31,13 +35,17 @@ _HOME = {
     "compare": "mmaudit.comparing",
     "evaluate_coalitions": "mmaudit.evidence.coalitions",
     "inspect_structure": "mmaudit.checkpoint.structure",
+    "learning_speeds": "mmaudit.speeds",
     "load_checkpoint": "mmaudit.checkpoint.loader",
     "retrain": "mmaudit.retraining",
+    "trajectory": "mmaudit.following",
 }
 
 __all__ = [
     "AuditReport",
     "AuditSpec",
+    "CheckpointTrajectory",
+    "LearningSpeeds",
     "MMAuditError",
     "MaskingSpec",
     "RetrainResult",
@@ -46,8 +54,10 @@ __all__ = [
     "compare",
     "evaluate_coalitions",
     "inspect_structure",
+    "learning_speeds",
     "load_checkpoint",
     "retrain",
+    "trajectory",
 ]
 
 

@@ -26,6 +26,7 @@ from mmaudit.command_line.ending import (
     say,
 )
 from mmaudit.command_line.exporting import export
+from mmaudit.command_line.following import trajectory
 from mmaudit.command_line.improving import retrain, unimodal
 from mmaudit.command_line.jobs import jobs, register
 from mmaudit.command_line.options import (
@@ -358,7 +359,7 @@ def preview(
 
 
 app.command(epilog=EPILOG)(check)
-for command in (convert, export, retrain, unimodal, compare, demo, register, serve):
+for command in (convert, export, retrain, unimodal, trajectory, compare, demo, register, serve):
     app.command()(command)
 app.add_typer(jobs, name="jobs")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -24,7 +25,7 @@ _EVERY = {
     "scalars", "model", "net", "network", "value", "running", "per", "sample", "samples", "set", "data", "monitor",
     "loop", "end", "curve", "curves", "summary", "phase", "stage", "cross", "entropy", "history",
 }  # fmt: skip
-_KINDS = (
+_KINDS: tuple[tuple[str, set[str]], ...] = (
     ("fusion", {"joint", "fusion", "fused", "fuse", "multimodal", "multi", "modal", "concat"}),
     ("whole", {"av", "mm", "main", "mix", "mixed"}),
     ("loss", set()),
@@ -63,11 +64,11 @@ def read_name(name: str) -> LossName | None:
 
     Example:
         >>> read_name("train/audio_loss")[:3], read_name("valFusionLoss")[:3], read_name("val_acc")
-        (('train', 'audio', None), ('validation', '', 'fusion'), None)
+        (('train', 'audio', None), ('validation', 'fusion', 'fusion'), None)
     """
     parts = [_words(part) for part in re.split(r"[/|]", name[:_LONGEST_NAME])]
     words = [word for part in parts for word in part]
-    pairs = set(zip(words, words[1:], strict=False))
+    pairs = set(itertools.pairwise(words))
     if not (set(words) & _LOSSES or ("cross", "entropy") in pairs) or set(words) & _NO_LOSSES:
         return None
     split, evaluated = _split(parts)
@@ -129,9 +130,7 @@ def guess_map(runs: Iterable[Run], *, columns: Columns | None = None) -> Guess:
 
 
 def _guess(run: Run, columns: Columns) -> Guess | None:
-    read = {
-        name: found for name in run.series if (found := read_name(name)) is not None
-    }
+    read = {name: found for name in run.series if (found := read_name(name)) is not None}
     sentences: list[str] = []
     held_out = "validation"
     if not any(found.split == "validation" for found in read.values()):
@@ -192,7 +191,9 @@ def _by_head(run: Run, read: Mapping[str, LossName], split: str | None) -> _Seri
     found: _Series = {}
     for name, loss in read.items():
         if loss.split == split or (split == "train" and loss.split is None and not loss.head):
-            found.setdefault((loss.joint or "", loss.head if loss.joint != "loss" else ""), []).append(name)
+            found.setdefault(
+                (loss.joint or "", loss.head if loss.joint != "loss" else ""), []
+            ).append(name)
     points = {name: len(series.value) for name, series in run.series.items()}
     return {
         key: sorted(names, key=lambda n: (points[n] < 2, *read[n].rank))

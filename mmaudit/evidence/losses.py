@@ -1,54 +1,32 @@
 """From logged points to losses that can be compared: train and validation of every head at the same checkpoints.
 
-A checkpoint is where the validation loss was measured. The train loss there is what was logged at it, or the mean of what was
+A checkpoint is where the validation losses were measured. The train loss there is what was logged for it, or the mean of what was
 logged since the checkpoint before; which of the two it is, and what makes the comparison doubtful, is said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from mmaudit.evidence.loss_flags import Flag, few_checkpoints, find_doubts
 from mmaudit.evidence.loss_map import LossMap
 from mmaudit.evidence.readers import Run
-from mmaudit.evidence.readers.base import Series
+from mmaudit.evidence.readers.base import Series, counted, listed, said
 from mmaudit.exceptions import LogError
-from mmaudit.typing import FloatArray, IntArray
+from mmaudit.typing import FloatArray
 
-__all__ = ["Axis", "Flag", "Losses", "align", "aligned_runs"]
+__all__ = ["MOST_CHECKPOINTS", "Axis", "Flag", "Losses", "align", "aligned_runs"]
 
 Axis = Literal["epoch", "step", "point"]
 
-FEWEST_CHECKPOINTS = 5
-_OFF_SCALE = 1.8
-_SUM_OVER_BATCHES = 10.0
-_SAME_SUM = 0.02
-_MOSTLY = 0.8
+MOST_CHECKPOINTS = 1000
+"""Of more, neighbours are averaged: a validation loss for each step is no checkpoint for each step."""
 
-
-class Flag(NamedTuple):
-    """Why a comparison is doubtful."""
-
-    kind: Literal[
-        "sum",
-        "scale",
-        "window",
-        "training mode",
-        "not finite",
-        "few checkpoints",
-        "gap",
-        "restart",
-        "negative",
-        "test set",
-    ]
-    head: str | None
-    text: str
-    """One sentence with its numbers."""
-    unusable: bool = False
-    """OGR of this head would be wrong, rather than rough."""
+_DISORDER = 0.05
 
 
 @dataclass(frozen=True)
@@ -60,12 +38,16 @@ class Losses:
         heads: Their names, H of them.
         joint: The joint head, where there is one.
         axis: What checkpoints are counted in.
-        at: Place of each checkpoint on the axis, shape ``(T,)``.
+        at: Place of each checkpoint on the axis, shape ``(T,)``, ascending.
         train: Shape ``(H, T)``.
         validation: Shape ``(H, T)``.
         window: How the train loss was taken, in words.
         flags: What makes the comparison doubtful.
         files: Where it was read from.
+        format: Of the log, in words.
+        points: Number of logged points behind it.
+        notes: What the reader left out.
+        evaluation_sets: The heads are sets of data that share one train loss.
     """
 
     run: str
@@ -78,6 +60,10 @@ class Losses:
     window: str
     flags: tuple[Flag, ...] = ()
     files: tuple[str, ...] = ()
+    format: str = ""
+    points: int = 0
+    notes: tuple[str, ...] = ()
+    evaluation_sets: bool = False
 
     @property
     def unusable(self) -> frozenset[str]:
@@ -85,6 +71,13 @@ class Losses:
         return frozenset(
             flag.head for flag in self.flags if flag.unusable and flag.head is not None
         )
+
+
+class _Points(NamedTuple):
+    """Values of a series by their place on the axis, ascending; several may have one place."""
+
+    at: FloatArray
+    value: FloatArray
 
 
 def aligned_runs(runs: Sequence[Run], heads: LossMap) -> list[Losses]:
@@ -110,104 +103,98 @@ def align(run: Run, heads: LossMap) -> Losses:
         for split, series in (("train", head.train), ("validation", head.validation)):
             if series not in run.series:
                 raise LogError(
-                    f"run '{run.title}' has no series '{series}' (the {split} loss of '{name}'); it has {_listed(run)}."
+                    f"run '{said(run.title)}' has no series '{said(series)}' (the {split} loss of '{said(name)}'); it has "
+                    f"{listed(list(run.series), 10) or 'none'}."
                 )
     flags: list[Flag] = []
-    used = {series for h in heads.heads.values() for series in (h.train, h.validation)}
-    taken = {name: _last_written(run, name, flags) for name in sorted(used)}
+    own = {s: h for h, m in reversed(heads.heads.items()) for s in (m.validation, m.train)}
+    taken = {
+        series: _finite(_last_written(run, series, flags), series, own[series], flags)
+        for series in sorted(own)
+    }
+    empty = [series for series, points in taken.items() if len(points.value) == 0]
+    if empty:
+        raise LogError(
+            f"run '{said(run.title)}': series '{said(empty[0])}' has no finite value; nothing can be compared with it."
+        )
     axis = _axis(
         [taken[h.validation] for h in heads.heads.values()],
         [taken[h.train] for h in heads.heads.values()],
     )
-    places = None
-    columns: dict[str, tuple[dict[float, float], dict[float, float]]] = {}
-    most = 1
-    for name, head in heads.heads.items():
-        validation = _finite(taken[head.validation], head.validation, name, flags)
-        train = _finite(taken[head.train], head.train, name, flags)
-        at = _positions(validation, axis)
-        held = dict(zip(at.tolist(), validation.value.tolist(), strict=True))
-        ends = np.array(sorted(held))
-        means, counts = _window_means(_positions(train, axis), train.value, ends)
-        there = {
-            end: mean
-            for end, mean in zip(ends.tolist(), means.tolist(), strict=True)
-            if np.isfinite(mean)
-        }
-        gaps = int((counts == 0).sum())
-        # A validation before any training has no train loss to go with it, which is no gap.
-        gaps -= int(len(counts) > 0 and counts[0] == 0)
-        if gaps > 0:
-            text = f"{gaps} of {len(ends)} checkpoints of '{name}' have no train loss since the one before: left out."
-            flags.append(Flag("gap", name, text))
-        most = max(most, int(np.median(counts[counts > 0])) if (counts > 0).any() else 1)
-        columns[name] = (there, held)
-        places = set(there) if places is None else places & set(there)
-    if not places:
+    held = {name: _at_places(_points(taken[h.validation], axis)) for name, h in heads.heads.items()}
+    ends, validation = _common(run, held, axis, flags)
+    train, most = _train(run, heads, taken, ends, axis, flags)
+    there = np.isfinite(train).all(axis=0)
+    if not there.any():
         raise LogError(
-            f"run '{run.title}': no checkpoint has a train and a validation loss of every head; are they counted in the same {axis}s?"
+            f"run '{said(run.title)}': no checkpoint has a train and a validation loss of every head; are they counted in the same {axis}s?"
         )
-    at = np.array(sorted(places))
-    shared = at.tolist()
-    trained = np.array([[columns[name][0][x] for x in shared] for name in heads.heads])
-    held_out = np.array([[columns[name][1][x] for x in shared] for name in heads.heads])
     window = "train loss as logged at each checkpoint"
     if most > 1:
-        window = f"train loss: mean of the (about {most}) values logged since the checkpoint before"
-    names = tuple(heads.heads)
-    flags += _doubts(names, heads, trained, held_out, most)
-    return Losses(
-        run.title, names, heads.joint_head, axis, at, trained, held_out, window, tuple(dict.fromkeys(flags)),
-        tuple(str(file) for file in run.files),
+        window = (
+            f"train loss: mean of the (about {most:,}) values logged since the checkpoint before"
+        )
+    found = Losses(
+        run.title, tuple(heads.heads), heads.joint_head, axis, ends[there], train[:, there], validation[:, there], window, (),
+        tuple(str(file) for file in run.files), run.format, run.points, run.notes, heads.evaluation_sets,
     )  # fmt: skip
+    found = _pooled(found)
+    flags += few_checkpoints(len(found.at))
+    flags += find_doubts(run, heads, found.train, found.validation, averaged=most > 1)
+    return replace(found, flags=tuple(dict.fromkeys(flags)))
 
 
 def _last_written(run: Run, name: str, flags: list[Flag]) -> Series:
-    """Points without those that a restarted training wrote again: of what was logged twice, the later counts."""
+    """Points without those that a restarted training wrote again: of what was logged twice, the later counts.
+
+    Several values at one step, one after the other, are no restart but a value for each batch, and stay.
+    """
     series = run.series[name]
-    if (series.step < 0).any() or len(series.step) < 2:
+    clock: FloatArray
+    if (series.step >= 0).all():
+        clock = series.step.astype(np.float64)
+    elif np.isfinite(series.epoch).all():
+        clock = series.epoch
+    else:
         return series
-    later = np.minimum.accumulate(series.step[::-1])[::-1]
-    keep = np.append(series.step[:-1] < later[1:], True)
+    back = np.flatnonzero(np.diff(clock) < 0) + 1
+    if not len(back):
+        return series
+    if len(back) > max(10, _DISORDER * len(clock)):
+        text = f"'{said(name)}': points are not in order; they were sorted."
+        flags.append(Flag("order", None, text))
+        return series
+    # What a restart writes again begins at the place to which it went back.
+    restarts = np.full(len(clock), np.inf)
+    restarts[back] = clock[back]
+    later = np.append(np.minimum.accumulate(restarts[::-1])[::-1][1:], np.inf)
+    keep = clock < later
     lost = int((~keep).sum())
-    if lost:
-        again = int((np.diff(series.step) < 0).sum())
-        how = (
-            f"the training was restarted {again} time{'s' if again > 1 else ''}"
-            if again
-            else "steps were logged twice"
-        )
-        flags.append(
-            Flag(
-                "restart",
-                None,
-                f"'{name}': {how}; {lost} points that were written again later are left out.",
-            )
-        )
+    was, are = ("was", "is") if lost == 1 else ("were", "are")
+    text = (
+        f"'{said(name)}': the training went back {counted(len(back), 'time')}; {counted(lost, 'point')} that {was} written again"
+        f" later {are} left out."
+    )
+    flags.append(Flag("restart", None, text))
     return series.where(keep)
 
 
 def _finite(series: Series, name: str, head: str, flags: list[Flag]) -> Series:
     finite = np.isfinite(series.value)
-    if not finite.all():
-        bad = int((~finite).sum())
-        flags.append(
-            Flag(
-                "not finite",
-                head,
-                f"{bad} of {len(finite)} values of '{name}' are not finite: left out.",
-            )
-        )
+    bad = int((~finite).sum())
+    if bad:
+        text = f"{bad:,} of {len(finite):,} values of '{said(name)}' are not finite: left out."
+        flags.append(Flag("not finite", head, text))
     return series.where(finite)
 
 
 def _axis(validation: list[Series], train: list[Series]) -> Axis:
     """What checkpoints are counted in: epochs where each has its own, else steps, else the order of the points."""
     both = [*validation, *train]
-    epochs = all(len(s.epoch) and np.isfinite(s.epoch).all() for s in both)
+    epochs = all(np.isfinite(s.epoch).all() for s in both)
     if epochs and all(len(np.unique(s.epoch)) == len(s.epoch) for s in validation):
         return "epoch"
-    if all(len(s.step) and (s.step >= 0).all() for s in both):
+    if all((s.step >= 0).all() for s in both):
         return "step"
     if epochs:
         return "epoch"
@@ -218,94 +205,122 @@ def _axis(validation: list[Series], train: list[Series]) -> Axis:
     )
 
 
-def _positions(series: Series, axis: Axis) -> FloatArray:
+def _points(series: Series, axis: Axis) -> _Points:
     if axis == "epoch":
-        return series.epoch
-    if axis == "step":
-        return series.step.astype(np.float64)
-    return np.arange(len(series.value), dtype=np.float64)
+        at = series.epoch
+    elif axis == "step":
+        at = series.step.astype(np.float64)
+    else:
+        at = np.arange(len(series.value), dtype=np.float64)
+    order = np.argsort(at, kind="stable")
+    return _Points(at[order], series.value[order])
 
 
-def _window_means(
-    at: FloatArray, values: FloatArray, ends: FloatArray
-) -> tuple[FloatArray, IntArray]:
+def _at_places(points: _Points) -> _Points:
+    """One value for each place: the mean where most places have several (one for each batch), else the last."""
+    places, first, counts = np.unique(points.at, return_index=True, return_counts=True)
+    if np.median(counts) > 1:
+        return _Points(places, np.add.reduceat(points.value, first) / counts)
+    return _Points(places, points.value[first + counts - 1])
+
+
+def _common(
+    run: Run, held: dict[str, _Points], axis: Axis, flags: list[Flag]
+) -> tuple[FloatArray, FloatArray]:
+    """Places at which all heads were validated, shape ``(T,)``, and their validation losses, shape ``(H, T)``."""
+    every = list(held.values())
+    ends: FloatArray = every[0].at
+    for points in every[1:]:
+        ends = np.intersect1d(ends, points.at)
+    fewest = min(len(points.at) for points in every)
+    if len(ends) < fewest / 2 and len({len(points.at) for points in every}) == 1:
+        together = np.array([points.at for points in every])
+        # Heads that are logged one after the other are still validated at the same checkpoint.
+        if (together.max(axis=0)[:-1] < together.min(axis=0)[1:]).all():
+            text = f"the heads are validated at different {axis}s, in turn: their first, second, ... validations are put side by side."
+            flags.append(Flag("order", None, text))
+            return together.max(axis=0), np.array([points.value for points in every])
+    if len(ends) == 0:
+        raise LogError(
+            f"run '{said(run.title)}': the heads have no {axis} in common at which all were validated; give a map with fewer heads."
+        )
+    lost = max(len(points.at) for points in every) - len(ends)
+    if lost:
+        text = f"{counted(lost, 'validation')} left out, at {axis}s where not all heads were validated."
+        flags.append(Flag("gap", None, text))
+    at = [np.searchsorted(points.at, ends) for points in every]
+    return ends, np.array([p.value[i] for p, i in zip(every, at, strict=True)])
+
+
+def _train(
+    run: Run,
+    heads: LossMap,
+    taken: dict[str, Series],
+    ends: FloatArray,
+    axis: Axis,
+    flags: list[Flag],
+) -> tuple[FloatArray, int]:
+    """Train losses at the checkpoints, shape ``(H, T)``, NaN where there is none; and about how many values are behind each."""
+    rows, most = [], 1
+    for name, head in heads.heads.items():
+        points = _points(taken[head.train], axis)
+        if axis == "step" and _in_turn(points.at, ends):
+            text = f"the train loss of '{said(name)}' was logged after each validation: the first of each are put side by side, and so on."
+            flags.append(Flag("order", name, text))
+            rows.append(points.value)
+            continue
+        if axis == "epoch" and len(np.unique(points.at)) == len(points.at):
+            # One value for each epoch belongs to that epoch, also where epochs without a validation lie between.
+            at = np.searchsorted(points.at, ends)
+            inside = at < len(points.at)
+            exact = np.zeros(len(ends), bool)
+            exact[inside] = points.at[at[inside]] == ends[inside]
+            if exact.mean() > 0.5:
+                values = np.full(len(ends), np.nan)
+                values[exact] = points.value[at[exact]]
+                _say_gaps(name, exact, flags)
+                rows.append(values)
+                continue
+        values, counts = _window_means(points, ends)
+        _say_gaps(name, counts > 0, flags)
+        most = max(most, int(np.median(counts[counts > 0])) if (counts > 0).any() else 1)
+        rows.append(values)
+    return np.array(rows), most
+
+
+def _say_gaps(name: str, there: np.ndarray, flags: list[Flag]) -> None:
+    # A validation before any training has no train loss to go with it, which is no gap.
+    gaps = int((~there[1:]).sum())
+    if gaps and there.any():
+        text = f"{gaps:,} of {len(there):,} checkpoints of '{said(name)}' have no train loss since the one before: left out."
+        flags.append(Flag("gap", name, text))
+
+
+def _in_turn(train: FloatArray, ends: FloatArray) -> bool:
+    """Whether each validation comes right before the train loss of the same epoch, as two calls of a logger count them."""
+    return len(train) == len(ends) > 2 and bool((train == ends + 1).all())
+
+
+def _window_means(points: _Points, ends: FloatArray) -> tuple[FloatArray, np.ndarray]:
     """Mean of the values in each window that ends at (and includes) one of ``ends``, and their number."""
-    window = np.searchsorted(ends, at, side="left")
+    window = np.searchsorted(ends, points.at, side="left")
     inside = window < len(ends)
     counts = np.bincount(window[inside], minlength=len(ends))
-    sums = np.bincount(window[inside], weights=values[inside], minlength=len(ends))
+    sums = np.bincount(window[inside], weights=points.value[inside], minlength=len(ends))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(counts > 0, sums / counts, np.nan), counts
 
 
-def _doubts(
-    names: tuple[str, ...], heads: LossMap, train: FloatArray, validation: FloatArray, most: int
-) -> list[Flag]:
-    """What the numbers themselves say against the comparison."""
-    flags = []
-    T = train.shape[1]
-    if T < FEWEST_CHECKPOINTS:
-        text = f"{T} checkpoint{'s' if T > 1 else ''} with both losses, fewer than {FEWEST_CHECKPOINTS}: too few to speak of a trajectory."
-        flags.append(Flag("few checkpoints", None, text))
-    sums = _looks_like_sum(names, heads.joint_head, train)
-    for h, name in enumerate(names):
-        T_h, V_h = train[h], validation[h]
-        if min(T_h.min(), V_h.min()) < 0:
-            text = f"'{name}' has losses below 0: shares of the loss mean nothing there."
-            flags.append(Flag("negative", name, text))
-            continue
-        # Where the train loss is an average over the epoch, that of the first epoch is far above what was reached in it.
-        early = T_h[:3] / np.maximum(V_h[:3], 1e-12)
-        above, under = float(np.median(early)), 1 / max(float(early.max()), 1e-12)
-        if sums.get(name):
-            text = f"the train loss of '{name}' is the sum of those of {sums[name]}; its validation loss is not."
-            flags.append(Flag("sum", name, text, unusable=True))
-        elif above > _OFF_SCALE:
-            text = (
-                f"the train loss of '{name}' is {above:.1f} times its validation loss at the beginning: this looks like a sum (of several"
-                " losses, or over batches) beside a mean."
-            )
-            flags.append(Flag("sum", name, text, unusable=True))
-        elif under > _SUM_OVER_BATCHES:
-            text = (
-                f"the validation loss of '{name}' is {under:.0f} times its train loss at the beginning: this looks like a sum over batches"
-                " beside a mean."
-            )
-            flags.append(Flag("sum", name, text, unusable=True))
-        elif under > _OFF_SCALE:
-            text = f"the validation loss of '{name}' is {under:.1f} times its train loss from the beginning: other data, or another scale."
-            flags.append(Flag("scale", name, text))
-        below = float((V_h < T_h).mean())
-        if T >= FEWEST_CHECKPOINTS and below > _MOSTLY:
-            text = (
-                f"the train loss of '{name}' is above its validation loss at {below:.0%} of the checkpoints: it was probably"
-                " measured in training mode (augmentation, dropout, label smoothing), so that overfitting is understated."
-            )
-            flags.append(Flag("training mode", name, text))
-        series = heads.heads[name].train.lower()
-        if most > 1 or "epoch" in series or "avg" in series:
-            text = (
-                f"the train loss of '{name}' is an average over steps between checkpoints, while the weights change: it lags"
-                " behind, and overfitting looks smaller early on."
-            )
-            flags.append(Flag("window", name, text))
-    return flags
-
-
-def _looks_like_sum(names: tuple[str, ...], joint: str | None, train: FloatArray) -> dict[str, str]:
-    """Heads whose train loss is what those of the others add up to."""
-    found = {}
-    for h, name in enumerate(names):
-        rest = [i for i in range(len(names)) if i != h]
-        if len(rest) < 2 or (joint is not None and name != joint):
-            continue
-        total = train[rest].sum(axis=0)
-        if np.median(np.abs(train[h] - total) / np.maximum(np.abs(total), 1e-12)) < _SAME_SUM:
-            found[name] = " and ".join(f"'{names[i]}'" for i in rest)
-    return found
-
-
-def _listed(run: Run) -> str:
-    names = list(run.series)
-    shown = ", ".join(f"'{name[:40]}'" for name in names[:10])
-    return shown + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+def _pooled(losses: Losses) -> Losses:
+    """At most ``MOST_CHECKPOINTS`` of them, each the mean of neighbours."""
+    T = len(losses.at)
+    if T <= MOST_CHECKPOINTS:
+        return losses
+    starts = np.unique(np.linspace(0, T, MOST_CHECKPOINTS + 1).astype(int)[:-1])
+    counts = np.diff(np.append(starts, T))
+    train, validation = (
+        np.add.reduceat(x, starts, axis=1) / counts for x in (losses.train, losses.validation)
+    )
+    last = np.append(starts[1:], T) - 1
+    window = f"{losses.window}; {T:,} checkpoints averaged to {len(starts):,}"
+    return replace(losses, at=losses.at[last], train=train, validation=validation, window=window)

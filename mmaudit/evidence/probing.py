@@ -33,8 +33,10 @@ _FOLDS = 5
 _GRID = tuple(10.0**power for power in range(-2, 6))
 _BANDWIDTH = 0.25
 _FOURIER = 384
-_TREES = 64
+_TREES, _FEWER_TREES = 64, 32
 _LEAF = 3
+_MANY = 1000
+"""From so many samples on, the time that trees take is worth it."""
 _MOST_OUTPUTS = 64
 """Trees keep a number for each output in every node; of more, ridge alone."""
 _FARTHEST = 5.0
@@ -204,7 +206,10 @@ class _Learners:
         if self._numbers.shape[1] <= _MOST_OUTPUTS and self._values.shape[1]:
             numbers = self._numbers[used]
             trees = ExtraTreesRegressor(
-                _TREES, min_samples_leaf=_LEAF, max_features="sqrt", random_state=self._seed
+                _TREES if len(self._folds) >= _MANY else _FEWER_TREES,
+                min_samples_leaf=_LEAF,
+                max_features="sqrt",
+                random_state=self._seed,
             ).fit(self._values[used], numbers if numbers.shape[1] > 1 else numbers[:, 0])
             found.append(trees.predict(values).reshape(len(values), -1))
         return found

@@ -26,7 +26,7 @@ __all__ = ["PENALTIES", "RidgeFit", "StreamingRidge"]
 PENALTIES: tuple[float, ...] = tuple(10.0 ** (power / 2) for power in range(-6, 11))
 """Grid of penalties that are cross-validated, 1e-3 to 1e5, for the sum of squares."""
 
-_BLOCK = 2048
+_BLOCK = 1024
 _EQUAL = 1e-9
 """Cross-validated errors within this share of each other are one; the larger penalty is taken."""
 
@@ -235,7 +235,7 @@ class StreamingRidge:
             self._shift = (z.mean(0), c.mean(0))
             sizes = (z.shape[1], c.shape[1])
             self._sums = [_Sums(*sizes, z.device) for _ in range(self.folds)]
-        z, c = z - self._shift[0], c - self._shift[1]
+        z, c = z.sub_(self._shift[0]), c.sub_(self._shift[1])  # both are this object's own copies
         for fold in folds.unique().tolist():
             if self.folds == 1:
                 self._sums[0].add(z, c)

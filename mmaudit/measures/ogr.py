@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from mmaudit.exceptions import UndefinedMeasureError
+from mmaudit.measures.onset import find_onset
 from mmaudit.typing import FloatArray, IntArray
 
 __all__ = [
@@ -215,13 +216,13 @@ def first_overfitting(
 ) -> list[int | None]:
     """First checkpoint of each head at which it overfits.
 
-    That is the first one after its best checkpoint from which on the validation loss stays above the best by more than a margin,
-    while the train loss is below that of the best checkpoint. A rise that is made good later is none.
+    That is where a rise of the validation loss begins that lasts to the end and is larger than a margin and than noise explains,
+    while the train loss does not rise along with it. A rise that is made good later is none. See :mod:`mmaudit.measures.onset`.
 
     Args:
-        train: Shape ``(H, T)``.
-        validation: Shape ``(H, T)``.
-        margin: Share of the best validation loss.
+        train: Shape ``(H, T)`` or ``(T,)``, finite.
+        validation: The same shape.
+        margin: Share of the lowest validation loss by which it has to rise.
 
     Returns:
         A checkpoint for each head, ``None`` where it does not overfit.
@@ -230,16 +231,8 @@ def first_overfitting(
         >>> first_overfitting(np.array([[2, 1.5, 1, 0.6]]), np.array([[2.1, 1.7, 1.5, 1.6]]))
         [3]
     """
-    found: list[int | None] = []
-    for losses, held_out in zip(np.atleast_2d(train), np.atleast_2d(validation), strict=True):
-        best = int(np.nanargmin(held_out))
-        risen = held_out - held_out[best] > margin * abs(held_out[best])
-        over = risen & (losses - losses[best] < 0)
-        over[: best + 1] = False
-        lasting = np.flatnonzero(~over)
-        first = int(lasting[-1]) + 1 if len(lasting) else 0
-        found.append(first if first < len(held_out) else None)
-    return found
+    pairs = zip(np.atleast_2d(train), np.atleast_2d(validation), strict=True)
+    return [find_onset(trained, held_out, margin=margin) for trained, held_out in pairs]
 
 
 def smoothed(losses: FloatArray, weight: float) -> FloatArray:

@@ -48,10 +48,11 @@ from mmaudit.evidence.processes import Processes
 from mmaudit.evidence.scoring import value_function
 from mmaudit.exceptions import ModelError, RecordError, SpecError
 from mmaudit.masking.reference import needs_reference
-from mmaudit.masking.spec import MaskingSpec, read_spec
+from mmaudit.masking.spec import AuditSpec, MaskingSpec, read_spec
 from mmaudit.measures.shapley import shapley_matrix
 from mmaudit.report.store import write_text_atomic
 from mmaudit.training.norms import ParameterGroups, group_norms, parameter_groups
+from mmaudit.training.opening import home_of
 from mmaudit.typing import EmptyRule
 
 __all__ = ["LossRecorder", "RecordingCost"]
@@ -85,7 +86,7 @@ class LossRecorder:
 
     Args:
         path: The ``.jsonl`` file. Beside it the map of its series is written.
-        spec: A :class:`~mmaudit.MaskingSpec`, a mapping or a YAML file: modalities, target, how the model is called.
+        spec: A :class:`~mmaudit.MaskingSpec`, a mapping, or an audit file (YAML): modalities, target, how the model is called.
         train: Training data, as :func:`mmaudit.audit` takes data: a DataLoader, arrays, a file, an iterable of batches.
         validation: Held-out data that the training does not learn from; not the test data.
         heads: Modality -> path of its own head's scores in what the model returns.
@@ -128,10 +129,14 @@ class LossRecorder:
         directory: Path | None = None,
         resume: bool = False,
     ) -> None:
-        whole = isinstance(spec, Mapping) and bool({"model", "checkpoint", "data"} & set(spec))
-        self.spec = _read(spec) if not whole else read_spec(spec)
+        in_file = isinstance(spec, (str, Path))
+        whole = in_file or (
+            isinstance(spec, Mapping) and bool({"model", "checkpoint", "data"} & set(spec))
+        )
+        self.spec = read_spec(spec, AuditSpec if whole else MaskingSpec)
         if directory is None and isinstance(spec, (str, Path)):
-            directory = Path(spec).resolve().parent
+            assert isinstance(self.spec, AuditSpec)
+            directory = home_of(Path(spec), self.spec)
         self.own = known_heads(heads, self.spec)
         _check_settings(self.spec, every, train_samples, validation_samples, precision)
         self.path, self.every, self.empty = Path(path), every, empty

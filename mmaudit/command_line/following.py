@@ -1,0 +1,150 @@
+"""``mmaudit trajectory``: the losses of all heads at every checkpoint of a training."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmaudit.command_line.ending import StoppedError, interrupt_status, rank, say
+from mmaudit.command_line.options import TrustCheckpoint, known_device, measure_keys
+from mmaudit.command_line.running import owners_code, results_console
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["trajectory"]
+
+
+def trajectory(
+    audit_file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="AUDIT.yaml",
+            help="The audit file; it names training and validation data.",
+            show_default=False,
+        ),
+    ],
+    checkpoints: Annotated[
+        list[str],
+        typer.Option(
+            metavar="'PATTERN'",
+            help="Files, folders or a pattern in quotes; may be given several times.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the losses.", show_default=False)
+    ],
+    heads: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODALITY=PATH",
+            help="Its own head in what the model returns; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    measures: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Measures at every checkpoint.",
+            show_default="responses,contributions,utilization,competition",
+        ),
+    ] = None,
+    train_samples: Annotated[
+        int | None, typer.Option(min=1, help="At most so many.", show_default="all")
+    ] = None,
+    validation_samples: Annotated[
+        int | None, typer.Option(min=1, help="At most so many.", show_default="all")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on; checkpoints that are new are evaluated.")
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, ...  [default: a GPU if there is one]", show_default=False),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Instead of the data's own.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Of everything drawn.  [default: the audit file's]", show_default=False
+        ),
+    ] = None,
+    replicates: Annotated[
+        int, typer.Option(min=100, help="Bootstrap replicates behind the intervals.")
+    ] = 1000,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, help="Seconds a DataLoader worker may take for a batch.")
+    ] = 120,
+    trust_checkpoint: TrustCheckpoint = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Evaluate a series of checkpoints: train and held-out losses of every head, for 'mmaudit ogr'."""
+    from mmaudit.command_line.progress import show_progress
+
+    named = _heads(heads or [])
+    keys = measure_keys(measures)
+    device = known_device(device)
+    try:
+        with show_progress(quiet=quiet or rank() > 0) as progress, owners_code():
+            from mmaudit.following import trajectory as run
+
+            chosen: dict[str, Any] = {} if keys is None else {"measures": keys}
+            found = run(
+                audit_file, checkpoints, out=out, heads=named, train_samples=train_samples,
+                validation_samples=validation_samples, resume=resume, device=device, batch_size=batch_size, seed=seed,
+                replicates=replicates, timeout=timeout, trust=trust_checkpoint, progress=progress, **chosen,
+            )  # fmt: skip
+    except KeyboardInterrupt as stop:
+        text = (
+            f"interrupted: go on with --resume, and the same options, in {shlex.quote(str(out))}."
+        )
+        raise StoppedError(text, interrupt_status(stop)) from stop
+    if rank() > 0:
+        return
+    _print_losses(found.losses)
+    for note in found.notes:
+        say(f" ! {note}")
+    typer.echo(
+        f"\n Losses:   {found.log}\n Measures: {found.folder / 'measures.parquet'}"
+        f"\n Next:     mmaudit ogr {shlex.quote(str(found.log))}"
+    )
+
+
+def _heads(given: list[str]) -> dict[str, str]:
+    """``audio=audio_logits`` -> modality and path."""
+    found = {}
+    for text in given:
+        name, sign, path = text.partition("=")
+        if not (sign and name.strip() and path.strip()):
+            raise typer.BadParameter(
+                f"expected MODALITY=PATH, such as audio=audio_logits, found '{text}'",
+                param_hint="--heads",
+            )
+        found[name.strip()] = path.strip()
+    return found
+
+
+def _print_losses(losses: pd.DataFrame) -> None:
+    """A line for each checkpoint: train and held-out loss of every head."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    heads, splits = list(dict.fromkeys(losses["head"])), list(dict.fromkeys(losses["split"]))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("checkpoint")
+    for head in heads:
+        for split in splits:
+            table.add_column(escape(f"{head} {split}"), justify="right")
+    for name, rows in losses.groupby("checkpoint", sort=False):
+        held = rows.set_index(["head", "split"])["loss"]
+        table.add_row(
+            escape(str(name)), *(f"{held[head, split]:.4g}" for head in heads for split in splits)
+        )
+    results_console(tables=True).print(table)

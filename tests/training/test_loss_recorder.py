@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from mmaudit import evaluate_coalitions
+from mmaudit.evidence.loss_file import map_path, recorded_map
+from mmaudit.evidence.loss_map import guess_map, read_map
+from mmaudit.evidence.losses import align
+from mmaudit.evidence.readers import read_runs
+from mmaudit.exceptions import DataError, ModelError, RecordError, SpecError
+from mmaudit.masking.spec import MaskingSpec
+from mmaudit.measures.mono_modal_response import summarise_responses
+from mmaudit.measures.ogr import best_checkpoints, first_overfitting
+from mmaudit.training import LossRecorder
+from tests.training.overfitting import AWAKE, EPOCHS, HEADS, SPEC, TwoHeads, samples, train
+
+TRAIN, VALIDATION = samples(60, 0), samples(150, 1)
+
+
+def recorder(path, spec=SPEC, *, splits=(TRAIN, VALIDATION), **options):
+    options = {"train_samples": "all", **options}
+    return LossRecorder(path, spec, train=splits[0], validation=splits[1], **options)
+
+
+def rows_of(path, split=None):
+    rows = [json.loads(line) for line in path.read_text().splitlines()][1:]
+    return [row for row in rows if split in (None, row["split"])]
+
+
+@pytest.mark.parametrize("heads", [None, {"noise": "by_noise"}, HEADS])
+def test_losses_are_those_of_heads_and_responses(tmp_path, heads):
+    torch.manual_seed(1)
+    model = TwoHeads()
+    found = recorder(tmp_path / "losses.jsonl", heads=heads).record(model, step=0, epoch=0)
+    spec = MaskingSpec.model_validate(SPEC)
+    for split, data in (("train", TRAIN), ("validation", VALIDATION)):
+        with torch.no_grad():
+            out = model.eval()(data["signal"], data["noise"])
+        coalitions = evaluate_coalitions(model, data, spec, optimize=False)
+        logits = np.stack([coalitions[spec.coalition(c)].numpy() for c in range(4)])
+        responses = summarise_responses(logits, data["y"].numpy(), "exact").loss
+        expected = {"joint": F.cross_entropy(out["logits"], data["y"]).item()}
+        for m, name in enumerate(("signal", "noise")):
+            own = name in (heads or {})
+            scores = F.cross_entropy(out[f"by_{name}"], data["y"]).item()
+            expected[name] = scores if own else responses[m]
+        for head, value in expected.items():
+            assert found[f"{split}/{head}_loss"] == pytest.approx(value, rel=1e-5)
+
+
+def test_the_log_says_what_it_is_and_readers_take_it(tmp_path):
+    path = tmp_path / "losses.jsonl"
+    log = recorder(path, heads={"noise": "by_noise"}, train_samples="matched")
+    train(lambda model, step, epoch: log.record(model, step=step, epoch=epoch), epochs=6)
+    about = json.loads(path.read_text().splitlines()[0])
+    assert "noise: its own head, 'by_noise'" in about["heads"]
+    assert "signal: its mono-modal Shapley response" in about["heads"]
+    assert "60 samples" in about["train"] and "150 samples" in about["validation"]
+    (run,) = read_runs(path)
+    guessed = guess_map([run])
+    assert guessed.map == recorded_map(["signal", "noise"]).model_copy(update={"joint": None})
+    assert read_map(map_path(path)) == recorded_map(["signal", "noise"])
+    losses = align(run, guessed.map)
+    assert losses.axis == "epoch" and losses.at.tolist() == list(range(7))
+    assert losses.heads == ("signal", "noise", "joint") and not losses.unusable
+    assert losses.window == "train loss as logged at each checkpoint"
+
+
+def test_the_overfitting_head_is_found_at_its_epoch(tmp_path):
+    path = tmp_path / "losses.jsonl"
+    log = recorder(path)
+    train(lambda model, step, epoch: log.record(model, step=step, epoch=epoch))
+    (run,) = read_runs(path)
+    losses = align(run, read_map(map_path(path)))
+    first = dict(
+        zip(losses.heads, first_overfitting(losses.train, losses.validation), strict=True)
+    )
+    assert losses.at[first["noise"]] == AWAKE + 1
+    assert first["signal"] is None
+    assert best_checkpoints(losses.validation)[0] > AWAKE and len(losses.at) == EPOCHS + 1
+
+
+def test_a_training_does_not_notice(tmp_path):
+    class Shuffled(Dataset):
+        def __len__(self):
+            return 60
+
+        def __getitem__(self, i):
+            # Augmentation that draws from every global generator.
+            drawn = torch.rand(()) + random.random() + np.random.random()
+            return {k: v[i] + 0.01 * drawn if k != "y" else v[i] for k, v in TRAIN.items()}
+
+    def weights(watch):
+        torch.manual_seed(3)
+        random.seed(3)
+        np.random.seed(3)
+        model = TwoHeads(dropout=0.4)
+        model.signal.eval()  # frozen on purpose
+        loader = DataLoader(Shuffled(), 16, shuffle=True)
+        log = None
+        if watch:
+            log = recorder(tmp_path / "losses.jsonl", splits=(loader, VALIDATION), every=1)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        for step, batch in enumerate([b for _ in range(3) for b in loader], 1):
+            optimizer.zero_grad()
+            F.cross_entropy(model(batch["signal"], batch["noise"])["logits"], batch["y"]).backward()
+            if log is not None:
+                before = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+                log.record(model, step=step)
+                log.norms(model, step=step)
+                after = [p.grad for p in model.parameters() if p.grad is not None]
+                assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+                assert not model.signal.training and model.noise.training
+            optimizer.step()
+        return model.state_dict(), torch.rand(1), random.random(), np.random.random()
+
+    plain, *streams = weights(False)
+    watched, *same = weights(True)
+    assert all(torch.equal(plain[key], watched[key]) for key in plain)
+    assert streams == same
+
+
+def test_a_restarted_run_goes_on_where_it_starts_again(tmp_path):
+    path, model = tmp_path / "losses.jsonl", TwoHeads()
+    log = recorder(path)
+    for epoch in range(4):
+        log.record(model, step=10 * epoch, epoch=epoch)
+    with path.open("a") as file:
+        file.write('{"step": 31, "epo')
+    with pytest.raises(RecordError, match="resume=True"):
+        recorder(path)
+    with pytest.raises(RecordError, match="another 'heads'"):
+        recorder(path, heads=HEADS, resume=True)
+    with pytest.raises(RecordError, match="another 'train'"):
+        recorder(path, resume=True, train_samples=20)
+    again = recorder(path, resume=True)
+    again.record(model, step=20, epoch=2)
+    assert [row["step"] for row in rows_of(path, "train")] == [0] * 3 + [10] * 3 + [20] * 3
+    again.record(model, step=30, epoch=3)
+    assert [row["epoch"] for row in rows_of(path, "cost")][::3] == [0, 1, 2, 3]
+
+
+def test_foreign_files_are_not_written_over(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"step": 1, "value": 2}\n')
+    with pytest.raises(RecordError, match="no log that a recorder wrote"):
+        recorder(path, resume=True)
+    path.write_text("epoch,loss\n1,2\n3,4\n")
+    with pytest.raises(RecordError, match="line 1"):
+        recorder(path, resume=True)
+
+
+def test_only_some_epochs_and_samples(tmp_path):
+    path = tmp_path / "losses.jsonl"
+    log = recorder(path, every=2, train_samples=20, validation_samples=30)
+    told = [log.record(TwoHeads(), step=epoch, epoch=epoch) for epoch in range(4)]
+    assert [value is not None for value in told] == [True, False, True, False]
+    about = json.loads(path.read_text().splitlines()[0])
+    assert about["train"].startswith("20 of 60 samples of arrays in memory")
+    assert about["validation"].startswith("30 of 150 samples")
+    assert log.cost.records == 2 and 0 < log.cost.share <= 1 and log.cost.seconds > 0
+    assert 1 <= log.cost.passes < 3
+    named = {row["name"] for row in rows_of(path, "cost")}
+    assert named == {"passes", "seconds", "share"}
+
+
+def test_own_heads_of_all_modalities_take_one_pass(tmp_path):
+    model, calls = TwoHeads(), []
+    model.register_forward_hook(lambda module, args, out: calls.append(len(args[0])))
+    log = recorder(tmp_path / "losses.jsonl", heads=HEADS)
+    log.record(model, step=0)
+    assert sum(calls) == 60 + 150 and log.cost.passes == 1
+
+
+def test_responses_take_little_more_than_a_pass(tmp_path):
+    model, rows = TwoHeads(), []
+    model.noise[0].register_forward_hook(lambda module, args, out: rows.append(len(out)))
+    log = recorder(tmp_path / "losses.jsonl", heads={"noise": "by_noise"})
+    log.record(model, step=0)
+    first = sum(rows)
+    rows.clear()
+    log.record(model, step=1)
+    # Every sample once, and a few rows for masked inputs and the comparison with brute force.
+    assert 210 <= sum(rows) <= 210 + 30 < 2 * 210
+    assert first <= 210 + 80
+
+
+@pytest.mark.parametrize("kind", ["loader", "stream", "batches", "iterator"])
+def test_data_of_every_kind(tmp_path, kind):
+    rows = [{k: v[i] for k, v in TRAIN.items()} for i in range(60)]
+
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(rows)
+
+    batches = [{k: v[i : i + 20] for k, v in TRAIN.items()} for i in (0, 20, 40)]
+    data = {
+        "loader": DataLoader(rows, 16, shuffle=True),
+        "stream": DataLoader(Stream(), 16),
+        "batches": batches,
+        "iterator": iter(batches),
+    }[kind]
+    torch.manual_seed(0)
+    model = TwoHeads()
+    expected = recorder(tmp_path / "a.jsonl").record(model, step=0)
+    log = recorder(tmp_path / "b.jsonl", splits=(data, VALIDATION))
+    for step in range(2):  # a second time, too
+        assert log.record(model, step=step) == pytest.approx(expected, rel=1e-5)
+    few = recorder(tmp_path / "c.jsonl", splits=(batches, VALIDATION), train_samples=20)
+    assert few.record(model, step=0)["train/joint_loss"] != expected["train/joint_loss"]
+
+
+def test_other_processes_do_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    log = LossRecorder(tmp_path / "losses.jsonl", SPEC, train=None, validation=None)
+    assert log.record(TwoHeads(), step=0) is None
+    log.norms(TwoHeads(), step=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_diverged_model_is_recorded_as_such(tmp_path):
+    path, model = tmp_path / "losses.jsonl", TwoHeads()
+    log = recorder(path)
+    log.record(model, step=0, epoch=0)
+    with torch.no_grad():
+        model.noise[0].weight.fill_(float("nan"))
+    found = log.record(model, step=1, epoch=1)
+    assert math.isnan(found["train/joint_loss"]) and math.isnan(found["validation/noise_loss"])
+    left_out = [row for row in rows_of(path) if row["name"] == "nonfinite_samples"]
+    assert [(row["split"], row["value"]) for row in left_out] == [("train", 60), ("validation", 150)]
+    (run,) = read_runs(path)
+    assert np.isnan(run.series["train/joint_loss"].value).tolist() == [False, True]
+
+
+class Summed(nn.Module):
+    def __init__(self, M, outputs=3):
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Linear(2, outputs) for _ in range(M)])
+
+    def forward(self, batch):
+        return sum(part(batch[f"x{m}"]) for m, part in enumerate(self.parts))
+
+
+@pytest.mark.parametrize("M", [1, 3, 5, 12])
+def test_any_number_of_modalities(tmp_path, M):
+    torch.manual_seed(M)
+    n = 12
+    data = {f"x{m}": torch.randn(n, 2) for m in range(M)} | {"y": torch.arange(n) % 3}
+    spec = {"modalities": {f"m{m}": f"x{m}" for m in range(M)}, "target": "y"}
+    model = Summed(M)
+    found = recorder(tmp_path / "losses.jsonl", spec, splits=(data, data)).record(model, step=0)
+    assert len(found) == 2 * (M + 1)
+    for m, part in enumerate(model.parts):
+        # Of a sum, the response is what the part adds to its bias.
+        response = part(data[f"x{m}"]) - part.bias
+        expected = F.cross_entropy(response, data["y"]).item()
+        assert found[f"train/m{m}_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_regression_and_missing_modalities(tmp_path):
+    torch.manual_seed(0)
+    n = 20
+    data = {"x0": torch.randn(n, 2), "x1": torch.randn(n, 2), "y": torch.randn(n)}
+    data["x1"][::2] = float("nan")
+    spec = {
+        "modalities": {"one": "x0", "other": {"inputs": "x1", "mask": "mean"}},
+        "target": "y",
+        "task": "regression",
+    }
+    model = Summed(2, outputs=1)
+    found = recorder(tmp_path / "losses.jsonl", spec, splits=(data, data)).record(model, step=0)
+    mean = data["x1"][1::2].mean(0)
+    with torch.no_grad():
+        first, second = model.parts[0](data["x0"]), model.parts[1](data["x1"].where(~data["x1"].isnan(), mean))  # fmt: skip
+        empty = model.parts[0].bias + model.parts[1](mean)
+        other = (empty + second - model.parts[1](mean))[1::2, 0]
+    target = data["y"]
+    assert found["train/joint_loss"] == pytest.approx(F.mse_loss((first + second)[:, 0], target).item(), rel=1e-4)  # fmt: skip
+    assert found["train/other_loss"] == pytest.approx(F.mse_loss(other, target[1::2]).item(), rel=1e-4)  # fmt: skip
+
+
+def test_a_gate_that_opens_later_is_seen(tmp_path):
+    class Gated(nn.Module):
+        """At its start the second modality changes nothing, so that the fusion looks like an encoder of the first."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 3), nn.Linear(64, 3)
+            self.gate = nn.Parameter(torch.zeros(()))
+
+        def forward(self, signal, noise):
+            return {"logits": self.first(signal) * (1 + self.gate * self.second(noise))}
+
+    torch.manual_seed(0)
+    model = Gated()
+    log = recorder(tmp_path / "losses.jsonl")
+    log.record(model, step=0)
+    with torch.no_grad():
+        model.gate.fill_(2.0)
+    found = log.record(model, step=1)
+    assert found == pytest.approx(recorder(tmp_path / "new.jsonl").record(model, step=1), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"heads": {"sound": "x"}}, "'sound' is no modality; there are signal, noise"),
+        ({"heads": {"signl": "x"}}, "did you mean 'signal'"),
+        ({"heads": {"signal": 3}}, "expected the path"),
+        ({"every": 0}, "every is 0"),
+        ({"train_samples": "some"}, "'matched' or 'all'"),
+        ({"validation_samples": 0}, "validation_samples is 0"),
+        ({"precision": "int8"}, "precision 'int8' is none"),
+        ({"spec": {"modalities": {"joint": "signal"}, "target": "y"}}, "'joint'"),
+        ({"spec": {"modalities": {"signal": "signal"}}}, "needs labels"),
+    ],
+)
+def test_what_cannot_be_meant(tmp_path, options, said):
+    with pytest.raises(SpecError, match=said):
+        recorder(tmp_path / "losses.jsonl", **options)
+
+
+def test_heads_and_data_that_are_not_there(tmp_path):
+    log = recorder(tmp_path / "a.jsonl", heads={"signal": "by_sight"})
+    with pytest.raises(ModelError, match="the scores of signal are not at 'by_sight'"):
+        log.record(TwoHeads(), step=0)
+    with pytest.raises(DataError):
+        recorder(tmp_path / "b.jsonl", splits=({"signal": TRAIN["signal"]}, VALIDATION)).record(
+            TwoHeads(), step=0
+        )
+    with pytest.raises(ModelError, match="no torch module"):
+        recorder(tmp_path / "c.jsonl").record(lambda signal, noise: signal, step=0)
+
+
+def test_sharded_models_are_refused(tmp_path):
+    class FullyShardedDataParallel(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    with pytest.raises(ModelError, match="sharded over processes"):
+        recorder(tmp_path / "losses.jsonl").record(FullyShardedDataParallel(TwoHeads()), step=0)
