@@ -32,6 +32,7 @@ from mmaudit.evidence.loss_file import (
     recorded_map,
     row_lines,
     series_names,
+    written,
 )
 from mmaudit.evidence.processes import Processes
 from mmaudit.evidence.series_folder import claimed_series, read_row, row_path, stamp_of
@@ -324,11 +325,7 @@ def _described(place: Place, found: Evaluated) -> dict[str, Any]:
     for split, sums in found.losses.items():
         means = sums.means()
         losses[split] = {
-            head: {
-                # JSON has no NaN: what is no number is written as a word.
-                "loss": value if value == value and abs(value) != float("inf") else repr(value),
-                "n": sums.totals.get(head, (0.0, 0))[1],
-            }
+            head: {"loss": written(value), "n": sums.totals.get(head, (0.0, 0))[1]}
             for head, value in means.items()
         }
     return {

@@ -20,6 +20,7 @@ from mmaudit.checkpoint.model import intercepted
 from mmaudit.checkpoint.structure import Structure
 from mmaudit.evidence.coalitions import CoalitionEvaluator, MismatchError
 from mmaudit.evidence.collecting import Collector, described
+from mmaudit.evidence.loss_map import JOINT
 from mmaudit.evidence.table import ShardInfo
 from mmaudit.exceptions import DataError, ModelError, SpecError
 from mmaudit.masking.batches import Batch
@@ -30,16 +31,12 @@ from mmaudit.typing import EmptyRule, FloatArray
 
 __all__ = [
     "DIFFERED",
-    "JOINT",
     "HeadCollector",
     "HeadEvaluator",
     "HeadSums",
     "known_heads",
     "with_full_passes",
 ]
-
-JOINT = "joint"
-"""Name of the model's own output among the heads."""
 
 DIFFERED = "a spot check differed from brute force, so that everything was evaluated again"
 """Why coalitions are full passes after all."""

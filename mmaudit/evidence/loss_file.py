@@ -7,12 +7,12 @@ the log lies the map of its heads, for modalities whose names alone would not sa
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmaudit.evidence.head_losses import JOINT
-from mmaudit.evidence.loss_map import HeadMap, LossMap
+from mmaudit.evidence.loss_map import JOINT, HeadMap, LossMap
 from mmaudit.exceptions import RecordError
 from mmaudit.masking.spec import MaskingSpec
 from mmaudit.typing import EmptyRule
@@ -25,6 +25,7 @@ __all__ = [
     "recorded_rows",
     "row_lines",
     "series_names",
+    "written",
 ]
 
 ABOUT = "about"
@@ -86,17 +87,29 @@ def described_heads(spec: MaskingSpec, own: Mapping[str, str], empty: EmptyRule)
 def row_lines(
     *, step: int | None, epoch: float | None, split: str, values: Mapping[str, float]
 ) -> str:
-    """Lines of some values, ``NaN`` and infinities included: that a loss is no number is worth knowing.
+    """Lines of some values; one that is not finite is written as a word: that a loss is no number is worth knowing.
 
     Example:
         >>> print(row_lines(step=3, epoch=1, split="train", values={"loss": 0.5}), end="")
         {"step": 3, "epoch": 1, "split": "train", "name": "loss", "value": 0.5}
     """
     rows = (
-        {"step": step, "epoch": epoch, "split": split, "name": name, "value": value}
+        {"step": step, "epoch": epoch, "split": split, "name": name, "value": written(value)}
         for name, value in values.items()
     )
-    return "".join(json.dumps(row) + "\n" for row in rows)
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+
+
+def written(value: float) -> float | str:
+    """A number as JSON has it, which knows finite ones only.
+
+    Example:
+        >>> written(0.5), written(float("nan")), float(written(float("-inf")))
+        (0.5, 'NaN', -inf)
+    """
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
 
 
 def recorded_rows(path: Path) -> list[dict[str, Any]]:

@@ -47,14 +47,12 @@ def second_spec(spec: MaskingSpec) -> MaskingSpec | None:
     wanted = spec.second_mask.mask
     if wanted == "off":
         return None
+    named = None if wanted == "auto" else wanted
 
     def other(mask: MaskSpec) -> MaskSpec:
         if mask.kind == "keep":
             return mask
-        if wanted == "auto":
-            return NamedMask(kind="zero" if mask.kind == "marginal" else "marginal")
-        assert not isinstance(wanted, str)
-        return wanted
+        return named or NamedMask(kind="zero" if mask.kind == "marginal" else "marginal")
 
     modalities = {
         name: part.model_copy(

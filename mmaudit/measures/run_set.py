@@ -14,7 +14,15 @@ from mmaudit.measures.ogr import smoothed
 from mmaudit.report.schema import Estimate
 from mmaudit.typing import FloatArray
 
-__all__ = ["ONE_RUN", "RunSet", "check_lag", "mean_estimate", "place_name", "ratio_estimate", "stack_runs"]
+__all__ = [
+    "ONE_RUN",
+    "RunSet",
+    "check_lag",
+    "mean_estimate",
+    "place_name",
+    "ratio_estimate",
+    "stack_runs",
+]
 
 ONE_RUN = "no interval: one run"
 _LEVEL = 0.975
@@ -50,7 +58,11 @@ class RunSet(NamedTuple):
         longest = int(np.isfinite(self.train[:, 0]).sum(axis=-1).max())
         if len(common) < 0.8 * longest:
             return None
-        return common, self.train[..., common].mean(axis=0), self.validation[..., common].mean(axis=0)
+        return (
+            common,
+            self.train[..., common].mean(axis=0),
+            self.validation[..., common].mean(axis=0),
+        )
 
 
 def stack_runs(losses: Sequence[Losses], *, smoothing: float = 0.0) -> RunSet:
@@ -68,9 +80,7 @@ def stack_runs(losses: Sequence[Losses], *, smoothing: float = 0.0) -> RunSet:
         own = np.searchsorted(at, run.at)
         train[r][:, own] = smoothed(run.train, smoothing)
         validation[r][:, own] = smoothed(run.validation, smoothing)
-    return RunSet(
-        tuple(run.run for run in losses), first.heads, first.joint, at, train, validation
-    )
+    return RunSet(tuple(run.run for run in losses), first.heads, first.joint, at, train, validation)
 
 
 def place_name(place: float) -> str:

@@ -47,7 +47,7 @@ class Case:
     never: tuple[str, ...] = ()
     references: bool = True
     training: bool = False
-    samples: int = 2000
+    samples: int = 1200
 
     def model(self) -> CodeNet:
         """The network."""
@@ -145,7 +145,7 @@ CASES: tuple[Case, ...] = (
         world={**_FOUR, "group_size": 5},
         mask="marginal",
         references=False,
-        samples=3000,
+        samples=2000,
     ),
     _case(
         "redundant",
@@ -200,7 +200,7 @@ CASES: tuple[Case, ...] = (
             "b": (Carrier("s1", "weak"), Reading(proxy=True), "under-used"),
         },
         world=_FOUR,
-        samples=3000,
+        samples=2000,
     ),
     _case(
         "harmful",

@@ -61,7 +61,7 @@ def check_cases(
         cases: Which.
         seed: Of their samples.
         samples: Of the brute force.
-        progress: Told how far it is: stage, done, total.
+        progress: Told how far it is: stage, samples done, all samples.
 
     Returns:
         One row for each estimator, and one for each verdict.
@@ -74,7 +74,8 @@ def check_cases(
             errors[found.estimator].append(found)
         verdicts += _verdicts(case, report)
         if progress is not None:
-            progress("Audits", place + 1, len(cases))
+            done = sum(case.samples for case in cases[: place + 1])
+            progress("Audits", done, sum(case.samples for case in cases))
     return [_summary(name, found) for name, found in errors.items()], verdicts
 
 

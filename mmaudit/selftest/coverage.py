@@ -98,16 +98,18 @@ def check_coverage(
     Args:
         runs: Data sets of each scenario.
         seed: Of the samples.
-        progress: Told how far it is: stage, done, total.
+        progress: Told how far it is: stage, samples done, all samples.
     """
-    rows = []
+    rows, before = [], 0
+    total = runs * sum(scenario.samples for scenario in SCENARIOS)
     for place, scenario in enumerate(SCENARIOS):
 
-        def tell(done: int, place: int = place) -> None:
+        def tell(done: int, before: int = before, each: int = scenario.samples) -> None:
             if progress is not None:
-                progress("Coverage", place * runs + done, len(SCENARIOS) * runs)
+                progress("Coverage", before + done * each, total)
 
         rows += coverage_of(scenario, runs, np.random.default_rng([seed, place]), tell)
+        before += runs * scenario.samples
     return rows
 
 

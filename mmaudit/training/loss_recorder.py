@@ -12,7 +12,7 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -151,6 +151,10 @@ class LossRecorder:
         if not _first_process():
             return
         with preserved_rng():
+            # What can be read only once is kept: it is read at every record.
+            train, validation = (
+                list(data) if isinstance(data, Iterator) else data for data in (train, validation)
+            )
             self._train_data = train
             self._sources = self._opened(train, validation, train_samples, validation_samples)
         self._check_file()

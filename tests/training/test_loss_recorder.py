@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmaudit import evaluate_coalitions
 from mmaudit.evidence.loss_file import map_path, recorded_map
-from mmaudit.evidence.loss_map import guess_map, read_map
+from mmaudit.evidence.loss_map import read_map
+from mmaudit.evidence.loss_names import guess_map
 from mmaudit.evidence.losses import align
 from mmaudit.evidence.readers import read_runs
 from mmaudit.exceptions import DataError, ModelError, RecordError, SpecError
@@ -67,7 +68,8 @@ def test_the_log_says_what_it_is_and_readers_take_it(tmp_path):
     assert "60 samples" in about["train"] and "150 samples" in about["validation"]
     (run,) = read_runs(path)
     guessed = guess_map([run])
-    assert guessed.map == recorded_map(["signal", "noise"]).model_copy(update={"joint": None})
+    assert guessed.map.heads == recorded_map(["signal", "noise"]).heads
+    assert guessed.map.joint_head == "joint"
     assert read_map(map_path(path)) == recorded_map(["signal", "noise"])
     losses = align(run, guessed.map)
     assert losses.axis == "epoch" and losses.at.tolist() == list(range(7))
@@ -175,7 +177,7 @@ def test_only_some_epochs_and_samples(tmp_path):
 
 def test_own_heads_of_all_modalities_take_one_pass(tmp_path):
     model, calls = TwoHeads(), []
-    model.register_forward_hook(lambda module, args, out: calls.append(len(args[0])))
+    model.register_forward_hook(lambda module, args, out: calls.append(len(out["logits"])))
     log = recorder(tmp_path / "losses.jsonl", heads=HEADS)
     log.record(model, step=0)
     assert sum(calls) == 60 + 150 and log.cost.passes == 1

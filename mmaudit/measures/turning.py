@@ -1,0 +1,211 @@
+"""Where each head is at its best, where it begins to overfit, and what it gained meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mmaudit.measures.loss_bootstrap import (
+    can_be_resampled,
+    flat_valley,
+    interval_of,
+    resampled,
+)
+from mmaudit.measures.ogr import NO_CHANGE, best_checkpoints, first_overfitting
+from mmaudit.measures.run_set import ONE_RUN, RunSet, mean_estimate, ratio_estimate
+from mmaudit.report.loss_record import ALL_RUNS
+from mmaudit.report.schema import Estimate, LabelledEstimate
+from mmaudit.typing import FloatArray
+
+__all__ = ["turning_rows"]
+
+_MOST_RUNS = 100
+_NEVER = "it does not overfit: no lasting rise of the validation loss while the train loss falls"
+_NEGATIVE = "the loss is not above 0 throughout: shares of it mean nothing"
+_NO_CHANGE = f"the validation loss changed by less than {NO_CHANGE:g} of itself"
+_ONE_CHECKPOINT = "one checkpoint is no trajectory"
+_SHARES = ("improvement", "rise after best")
+_SINGLE = "no other head can be compared"
+
+
+def turning_rows(
+    runs: RunSet, doubts: dict[str, str], *, compare: bool = True
+) -> Iterator[LabelledEstimate]:
+    """Rows of the measure ``overfitting``: for all runs together, and for each where there are several.
+
+    Args:
+        runs: Their losses.
+        doubts: Head -> why its comparison is wrong.
+        compare: Whether the heads are heads of one model, so that the joint one can be compared with the others.
+    """
+    every = [_quantities(runs, r) for r in range(len(runs.titles))]
+    onsets = _onsets(runs)
+    for h, head in enumerate(runs.heads):
+        doubt = doubts.get(head)
+        for name in every[0]:
+            values = np.array([found[name][h] for found in every])
+            yield _row(head, ALL_RUNS, name, _estimate(name, values, every, h, doubt))
+        yield _row(head, ALL_RUNS, "first overfitting", _first(runs, onsets, h, doubt))
+        if compare and head == runs.joint:
+            against = _against_best_single(runs, every, doubts, h)
+            yield _row(head, ALL_RUNS, "OGR less that of the best other head", against)
+    if 1 < len(runs.titles) <= _MOST_RUNS:
+        for r, title in enumerate(runs.titles):
+            for h, head in enumerate(runs.heads):
+                for name, found in every[r].items():
+                    one = np.array([found[h]])
+                    yield _row(
+                        head, title, name, _estimate(name, one, [every[r]], h, doubts.get(head))
+                    )
+                onset = mean_estimate(onsets[r : r + 1, h], 1, _NEVER, doubts.get(head))
+                yield _row(head, title, "first overfitting", onset)
+
+
+def _quantities(runs: RunSet, r: int) -> dict[str, FloatArray]:
+    """Quantity -> a value for each head of one run, NaN where there is none."""
+    own, train, validation = runs.of_run(r)
+    heads = np.arange(len(runs.heads))
+    best = best_checkpoints(validation)
+    lowest, first, last = validation[heads, best], validation[:, 0], validation[:, -1]
+    positive = (validation > 0).all(axis=1)
+    dG = first - last if len(own) > 1 else np.full(len(heads), np.nan)
+    gain = train[:, 0] - train[:, -1] if len(own) > 1 else np.full(len(heads), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "best checkpoint": runs.at[own][best],
+            "validation at best": lowest,
+            "improvement": np.where(positive, (first - lowest) / first, np.nan),
+            "rise after best": np.where(positive, (last - lowest) / lowest, np.nan),
+            "train gain after best": train[heads, best] - train[:, -1],
+            "train gain": gain,
+            "dG": dG,
+            "dO": gain - dG,
+            "OGR": np.abs(
+                (gain - dG) / np.where(np.abs(dG) < NO_CHANGE * np.abs(first), np.nan, dG)
+            ),
+        }
+
+
+def _estimate(
+    name: str,
+    values: FloatArray,
+    every: list[dict[str, FloatArray]],
+    h: int,
+    doubt: str | None,
+) -> Estimate:
+    if name == "OGR":
+        above, below = (np.array([found[n][h] for found in every]) for n in ("dO", "dG"))
+        first = np.array([found["validation at best"][h] for found in every])
+        if not np.isfinite(below).any():
+            return Estimate(undefined=_ONE_CHECKPOINT)
+        if abs(np.nanmean(below)) < NO_CHANGE * abs(np.nanmean(first)):
+            return Estimate(undefined=_NO_CHANGE)
+        return ratio_estimate(above, below, _NO_CHANGE, doubt)
+    undefined = _NEGATIVE if name in _SHARES else _ONE_CHECKPOINT
+    return mean_estimate(values, len(values), undefined, doubt)
+
+
+def _onsets(runs: RunSet) -> FloatArray:
+    """Place of the first overfitting, shape ``(R, H)``; NaN where there is none."""
+    found = np.full((len(runs.titles), len(runs.heads)), np.nan)
+    for r in range(len(runs.titles)):
+        own, train, validation = runs.of_run(r)
+        for h, onset in enumerate(first_overfitting(train, validation)):
+            if onset is not None:
+                found[r, h] = runs.at[own[onset]]
+    return found
+
+
+def _first(runs: RunSet, onsets: FloatArray, h: int, doubt: str | None) -> Estimate:
+    """Where a head begins to overfit: of one run with a block bootstrap, of several where their mean does."""
+    if len(runs.titles) == 1:
+        return _first_of_one(runs, float(onsets[0, h]), h, doubt)
+    number, n = len(runs.titles), int(np.isfinite(onsets[:, h]).sum())
+    mean = runs.mean_curve()
+    if mean is None:
+        return _with_share(mean_estimate(onsets[:, h], number, _NEVER, doubt), n, number)
+    common, train, validation = mean
+    onset = first_overfitting(train[h], validation[h])[0]
+    if onset is None:
+        if n == 0:
+            return Estimate(undefined=_NEVER)
+        return Estimate(undefined=f"{_NEVER} in the mean of the runs, though in {n} of {number}")
+    value = float(runs.at[common[onset]])
+    if n < 2:
+        return _with_share(
+            Estimate(value=value, n=n, method="of the mean over the runs", warning=doubt), n, number
+        )
+    # Single runs turn less sharply than their mean: their spread makes the interval rather too wide.
+    around = mean_estimate(onsets[:, h], number, _NEVER)
+    assert around.low is not None and around.high is not None
+    half = (around.high - around.low) / 2
+    estimate = Estimate(
+        value=value,
+        low=value - half,
+        high=value + half,
+        n=n,
+        method=f"of the mean over the runs; Student t over {n} runs",
+        warning=doubt,
+    )
+    return _with_share(estimate, n, number)
+
+
+def _with_share(estimate: Estimate, n: int, number: int) -> Estimate:
+    if estimate.value is None or n == number:
+        return estimate
+    text = f"{n} of {number} runs overfit by themselves"
+    warning = "; ".join(part for part in (estimate.warning, text) if part)
+    return estimate.model_copy(update={"warning": warning})
+
+
+def _first_of_one(runs: RunSet, onset: float, h: int, doubt: str | None) -> Estimate:
+    if not np.isfinite(onset):
+        return Estimate(undefined=_NEVER)
+    own, train, validation = runs.of_run(0)
+    if not can_be_resampled(validation[h : h + 1]):
+        return Estimate(value=onset, n=1, method=ONE_RUN, warning=doubt)
+    drawn = [
+        first_overfitting(t, v)[0] for t, v in resampled(train[h : h + 1], validation[h : h + 1])
+    ]
+    places = np.array([runs.at[own[place]] for place in drawn if place is not None])
+    if len(places) < 0.5 * len(drawn):
+        text = "no interval: most replicates of the block bootstrap do not overfit"
+        warning = "; ".join(part for part in (doubt, text) if part)
+        return Estimate(value=onset, n=1, method=ONE_RUN, warning=warning)
+    low, high = interval_of(places)
+    if flat_valley(validation[h]):
+        text = "the validation loss is flat around its lowest: the interval is rather too narrow"
+        doubt = "; ".join(part for part in (doubt, text) if part)
+    return Estimate(
+        value=onset,
+        low=min(low, onset),
+        high=max(high, onset),
+        n=1,
+        method=f"block bootstrap over {len(own)} checkpoints of one run",
+        warning=doubt,
+    )
+
+
+def _against_best_single(
+    runs: RunSet, every: list[dict[str, FloatArray]], doubts: dict[str, str], joint: int
+) -> Estimate:
+    """OGR of the joint head over the whole training, less that of the other head with the lowest validation loss."""
+    others = [i for i, head in enumerate(runs.heads) if i != joint and head not in doubts]
+    if not others or runs.heads[joint] in doubts:
+        return Estimate(undefined=_SINGLE)
+    lowest = [float(np.mean([f["validation at best"][i] for f in every])) for i in others]
+    best = others[int(np.argmin(lowest))]
+    apart = np.array([found["OGR"][joint] - found["OGR"][best] for found in every])
+    estimate = mean_estimate(apart, len(every), _NO_CHANGE)
+    if estimate.value is None:
+        return estimate
+    return estimate.model_copy(
+        update={"method": f"{estimate.method}; the best other head is {runs.heads[best]!r:.60}"}
+    )
+
+
+def _row(head: str, run: str, quantity: str, estimate: Estimate) -> LabelledEstimate:
+    return LabelledEstimate(
+        labels={"head": head, "run": run, "quantity": quantity}, estimate=estimate
+    )
