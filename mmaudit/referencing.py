@@ -178,7 +178,6 @@ def _publish(
             "modalities": modalities,
             "expected": None,
             "strip_prefix": None,
-            "weights": "model",
             "references": ReferencesSpec(),
             "probe": ProbeSpec(),
             "branches": None,

@@ -45,7 +45,7 @@ def selftest(
             result = run_selftest(quick=quick, seed=seed, progress=progress)
     except KeyboardInterrupt as stop:
         raise StoppedError("interrupted: nothing was written.", interrupt_status(stop)) from stop
-    print_selftest(result, results_console())
+    print_selftest(result, results_console(tables=True))
     if json is not None:
         from mmaudit.report.store import write_text_atomic
 

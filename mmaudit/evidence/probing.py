@@ -30,7 +30,7 @@ FEWEST = 20
 """Samples that a probe needs at least."""
 
 _FOLDS = 5
-_GRID = tuple(10.0**power for power in range(-2, 6))
+_GRID = tuple(10.0**power for power in range(-1, 5))
 _BANDWIDTH = 0.25
 _FOURIER = 384
 _TREES, _FEWER_TREES = 64, 32

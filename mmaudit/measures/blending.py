@@ -110,7 +110,7 @@ def _of_windows(
         ]
     )
     drawn = None
-    if len(train) == 1 and can_be_resampled(validation[0]):
+    if len(train) == 1 and len(together) <= _MOST_RUNS and can_be_resampled(validation[0]):
         drawn = np.array(
             [
                 [w.weights for _, _, w in super_epoch_weights(t, v, length=length, policy=policy)]

@@ -13,9 +13,9 @@ from scipy import stats
 from mmaudit.findings import find
 from mmaudit.report import AuditReport
 from mmaudit.report.schema import Estimate
-from mmaudit.selftest.cases import Case, run_case
+from mmaudit.selftest.cases import Case, alone, run_case
 from mmaudit.selftest.results import ErrorRow, VerdictRow
-from mmaudit.selftest.truth import MaskName, Truth, brute_force
+from mmaudit.selftest.truth import MaskName, Truth, brute_force, reference_accuracy
 from mmaudit.selftest.worlds import unimodal_accuracy
 
 __all__ = ["check_cases", "compared"]
@@ -97,13 +97,17 @@ def compared(
         for mask, name in (("first", case.mask), ("second", second))
     }
     names = {"first": case.mask, "second": second}
+    alone_scores = {
+        name: reference_accuracy(case.world, alone(case.world, name), rng, samples=samples)
+        for name in (case.world.modalities if case.references else ())
+    }
     for key, result in report.measures.items():
         for row in result.rows:
             labels, estimate = row.labels, row.estimate
             if labels.get("class", "all") != "all" or estimate.value is None:
                 continue
             mask = labels.get("mask", "first")
-            right = _right(case, key, labels, truths.get(mask, truths["first"]))
+            right = _right(case, key, labels, truths.get(mask, truths["first"]), alone_scores)
             if right is None:
                 continue
             quantity = labels.get("quantity") or labels.get("score", "")
@@ -132,7 +136,9 @@ def _compare(
     return Compared(estimator, where, error, beyond / max(scale, _ROUNDING), exact)
 
 
-def _right(case: Case, key: str, labels: dict[str, str], truth: Truth) -> float | None:
+def _right(
+    case: Case, key: str, labels: dict[str, str], truth: Truth, alone_scores: dict[str, float]
+) -> float | None:
     """The true value of a row; ``None`` where none is known."""
     name, quantity = labels.get("modality", ""), labels.get("quantity", "value")
     whole = frozenset(case.world.modalities)
@@ -154,13 +160,13 @@ def _right(case: Case, key: str, labels: dict[str, str], truth: Truth) -> float 
             "utilization": truth.utilization(name, whole - {name}),
         }.get(quantity)
     if key == "capacity_gap":
-        alone, joint = unimodal_accuracy(case.world, name), truth.accuracy[whole]
-        rest = [unimodal_accuracy(case.world, other) for other in whole - {name}]
+        score, joint = alone_scores[name], truth.accuracy[whole]
+        rest = [alone_scores[other] for other in whole - {name}]
         return {
-            "alone": alone,
-            "above chance": alone - float(case.world.frequencies().max()),
-            "gap": alone - truth.accuracy[frozenset({name})],
-            "joint advantage": joint - alone,
+            "alone": score,
+            "above chance": score - float(case.world.frequencies().max()),
+            "gap": score - truth.accuracy[frozenset({name})],
+            "joint advantage": joint - score,
             "drop without": joint - rest[0] if len(rest) == 1 else None,
         }.get(quantity)
     if key == "information" and quantity == "accuracy" and labels["features"] == "best":
