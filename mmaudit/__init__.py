@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from mmaudit.following import CheckpointTrajectory, trajectory
     from mmaudit.masking.spec import AuditSpec, MaskingSpec
     from mmaudit.report import AuditReport
+    from mmaudit.report.loss_report import LossReport
     from mmaudit.retraining import RetrainResult, retrain
     from mmaudit.speeds import LearningSpeeds, learning_speeds
+    from mmaudit.trajectories import LossLog, ogr, read_losses
 
 __version__ = "0.1.0"
 
@@ -28,6 +30,8 @@ _HOME = {
     "AuditSpec": "mmaudit.masking.spec",
     "CheckpointTrajectory": "mmaudit.following",
     "LearningSpeeds": "mmaudit.speeds",
+    "LossLog": "mmaudit.trajectories",
+    "LossReport": "mmaudit.report.loss_report",
     "MMAuditError": "mmaudit.exceptions",
     "MaskingSpec": "mmaudit.masking.spec",
     "RetrainResult": "mmaudit.retraining",
@@ -37,6 +41,8 @@ _HOME = {
     "inspect_structure": "mmaudit.checkpoint.structure",
     "learning_speeds": "mmaudit.speeds",
     "load_checkpoint": "mmaudit.checkpoint.loader",
+    "ogr": "mmaudit.trajectories",
+    "read_losses": "mmaudit.trajectories",
     "retrain": "mmaudit.retraining",
     "trajectory": "mmaudit.following",
 }
@@ -46,6 +52,8 @@ __all__ = [
     "AuditSpec",
     "CheckpointTrajectory",
     "LearningSpeeds",
+    "LossLog",
+    "LossReport",
     "MMAuditError",
     "MaskingSpec",
     "RetrainResult",
@@ -56,6 +64,8 @@ __all__ = [
     "inspect_structure",
     "learning_speeds",
     "load_checkpoint",
+    "ogr",
+    "read_losses",
     "retrain",
     "trajectory",
 ]

@@ -37,6 +37,7 @@ from mmaudit.command_line.options import (
 )
 from mmaudit.command_line.running import owners_code, results_console
 from mmaudit.command_line.serving import serve
+from mmaudit.command_line.trajectories import ogr
 
 if TYPE_CHECKING:
     from mmaudit.report import AuditReport
@@ -359,7 +360,7 @@ def preview(
 
 
 app.command(epilog=EPILOG)(check)
-for command in (convert, export, retrain, unimodal, trajectory, compare, demo, register, serve):
+for command in (convert, export, retrain, unimodal, trajectory, ogr, compare, demo, register, serve):
     app.command()(command)
 app.add_typer(jobs, name="jobs")
 

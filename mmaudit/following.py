@@ -15,13 +15,8 @@ import pandas as pd
 import torch
 
 import mmaudit
-from mmaudit.evidence.checkpoint_series import (
-    CheckpointSeries,
-    Evaluated,
-    Place,
-    SeriesSettings,
-    find_checkpoints,
-)
+from mmaudit.evidence.checkpoint_order import Place, find_checkpoints
+from mmaudit.evidence.checkpoint_series import CheckpointSeries, Evaluated, SeriesSettings
 from mmaudit.evidence.collecting import Progress
 from mmaudit.evidence.head_losses import known_heads
 from mmaudit.evidence.latents import COMPETITION, collect_competition
@@ -108,7 +103,7 @@ def trajectory(
         audit_file: Of the model: factory, modalities, ``data.train`` and ``data.validation``. Without validation data the test split
             stands in for it, and that is said. The checkpoint that it names does not matter.
         checkpoints: Files or folders, or patterns such as ``run/epoch*.ckpt``. They are ordered by epoch or step; see
-            :func:`~mmaudit.evidence.checkpoint_series.find_checkpoints`.
+            :func:`~mmaudit.evidence.checkpoint_order.find_checkpoints`.
         out: Folder for ``losses.jsonl``, ``measures.parquet`` and a file for every checkpoint.
         heads: Modality -> path of its own head's scores in what the model returns.
         measures: Measures at every checkpoint, on the held-out split; ``competition`` where there are concepts to compare with.
@@ -311,7 +306,7 @@ class _Following:
         took = ", ".join(f"{value:.2f} passes over {split}" for split, value in passes.items())
         more = [note for row in rows for note in (*row["notes"], *row["failures"])]
         return {
-            ABOUT: f"clean losses of all heads at {len(rows)} checkpoints, in evaluation mode",
+            ABOUT: f"clean losses of all heads in evaluation mode; checkpoints: {len(rows)}",
             "loss": f"{'mean squared error' if spec.task == 'regression' else 'nats'}, mean over rows",
             "heads": described_heads(spec, self.own, self.empty),
             **{split: source.description for split, source in series.sources.items()},

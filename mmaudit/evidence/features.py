@@ -27,7 +27,9 @@ _TOKENS = (torch.int16, torch.int32, torch.int64)
 _ROWS = 2
 """Plain rows of numbers are kept up to so many times the width: learners see more in them before they are projected."""
 _FEW_MAPS = 8
-"""Maps of a picture (colours) up to so many have means over neighbours of their own."""
+"""Maps of a picture up to so many have means over neighbours of their own."""
+_COLOURS = 4
+"""A last dimension up to this size, of a tensor whose others are larger, runs over colours."""
 
 
 class ShapesDifferError(Exception):
@@ -122,7 +124,7 @@ class Featuriser:
     def _summary(self, name: str, values: Tensor, width: int) -> Tensor:
         """Of pictures, maps, spectrograms and sequences of features."""
         if values.dim() > 3:
-            last = values.shape[-1] <= _FEW_MAPS < values.shape[1]
+            last = values.shape[-1] <= _COLOURS < min(values.shape[1:-1])
             maps = values.movedim(-1, 1) if last else values
             if maps.shape[1] <= _FEW_MAPS:
                 return _neighbours(maps, width // 2)

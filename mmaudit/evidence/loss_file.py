@@ -15,14 +15,15 @@ from typing import Any
 from mmaudit.evidence.loss_map import JOINT, HeadMap, LossMap
 from mmaudit.exceptions import RecordError
 from mmaudit.masking.spec import MaskingSpec
+from mmaudit.report.store import write_text_atomic
 from mmaudit.typing import EmptyRule
 
 __all__ = [
     "ABOUT",
+    "LossFile",
     "described_heads",
     "map_path",
     "recorded_map",
-    "recorded_rows",
     "row_lines",
     "series_names",
     "written",
@@ -112,7 +113,56 @@ def written(value: float) -> float | str:
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
 
 
-def recorded_rows(path: Path) -> list[dict[str, Any]]:
+class LossFile:
+    """A log that is appended to while a training runs.
+
+    Args:
+        path: The ``.jsonl`` file.
+        about: Its first line.
+        modalities: Whose losses it holds beside the joint one; for the map.
+        resume: Go on with what is there.
+
+    Raises:
+        RecordError: If there is a log already and ``resume`` is false, or its first line is another.
+    """
+
+    def __init__(
+        self, path: Path, about: Mapping[str, str], modalities: Iterable[str], *, resume: bool
+    ) -> None:
+        self._path, self._about, self._map = path, dict(about), recorded_map(modalities)
+        self._started = False
+        self._goes_on = path.exists() and path.stat().st_size > 0
+        if not self._goes_on:
+            return
+        if not resume:
+            raise RecordError(
+                f"{path} is there already: say resume=True to go on with it, or name another file."
+            )
+        rows = _rows(path)
+        changed = [key for key in about if rows and rows[0].get(key) != about[key]]
+        if changed:
+            raise RecordError(
+                f"{path} was begun with another '{changed[0]}' ({rows[0].get(changed[0])}): go on with the same, or name another file."
+            )
+
+    def append(self, lines: str, *, step: int) -> None:
+        """Append lines of an optimiser step.
+
+        The first time in a process, what the file holds from this step on is cut off: an interrupted run had written it beyond
+        the checkpoint that the training goes on from.
+        """
+        if not self._started:
+            kept = _rows(self._path)[1:] if self._goes_on else []
+            rows = [row for row in kept if (row.get("step") or 0) < step]
+            text = "".join(json.dumps(row) + "\n" for row in [self._about, *rows])
+            write_text_atomic(self._path, text)
+            write_text_atomic(map_path(self._path), self._map.text())
+            self._started = True
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(lines)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
     """Lines of a log as they were written, the first one included; a torn last line is left out.
 
     Raises:

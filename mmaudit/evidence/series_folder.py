@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmaudit.evidence.checkpoint_series import Place
+from mmaudit.evidence.checkpoint_order import Place
 from mmaudit.evidence.processes import Processes
 from mmaudit.exceptions import RecordError
 from mmaudit.report.store import write_json_atomic

@@ -109,13 +109,13 @@ def _result(key: str, title: str, unit: str, rows: Any, settings: dict[str, Any]
 
 
 def _doubts(losses: Sequence[Losses]) -> dict[str, str]:
-    """Head -> why its comparison is wrong, where it is."""
-    return {
-        flag.head: flag.text
-        for run in reversed(losses)
-        for flag in reversed(run.flags)
-        if flag.unusable and flag.head is not None
-    }
+    """Head -> why its comparison is wrong, where it is in half of the runs or more."""
+    found: dict[str, list[str]] = {}
+    for run in losses:
+        for head in run.unusable:
+            texts = [flag.text for flag in run.flags if flag.unusable and flag.head == head]
+            found.setdefault(head, []).append(texts[0])
+    return {head: texts[0] for head, texts in found.items() if 2 * len(texts) >= len(losses)}
 
 
 def _loss_rows(runs: RunSet) -> Iterator[LabelledEstimate]:

@@ -7,7 +7,6 @@ both splits, in evaluation mode, at the same weights; the training does not noti
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -35,10 +34,8 @@ from mmaudit.evidence.head_losses import (
 )
 from mmaudit.evidence.loss_file import (
     ABOUT,
+    LossFile,
     described_heads,
-    map_path,
-    recorded_map,
-    recorded_rows,
     row_lines,
     series_names,
 )
@@ -46,11 +43,10 @@ from mmaudit.evidence.masks import Masks, gather_masks
 from mmaudit.evidence.parts import fixed_part
 from mmaudit.evidence.processes import Processes
 from mmaudit.evidence.scoring import value_function
-from mmaudit.exceptions import ModelError, RecordError, SpecError
+from mmaudit.exceptions import ModelError, SpecError
 from mmaudit.masking.reference import needs_reference
 from mmaudit.masking.spec import AuditSpec, MaskingSpec, read_spec
 from mmaudit.measures.shapley import shapley_matrix
-from mmaudit.report.store import write_text_atomic
 from mmaudit.training.norms import ParameterGroups, group_norms, parameter_groups
 from mmaudit.training.opening import home_of
 from mmaudit.typing import EmptyRule
@@ -141,10 +137,9 @@ class LossRecorder:
         _check_settings(self.spec, every, train_samples, validation_samples, precision)
         self.path, self.every, self.empty = Path(path), every, empty
         self._dtype = None if precision == "float32" else getattr(torch, precision)
-        self._seed, self._directory, self._resume = seed, directory, resume
+        self._seed, self._directory = seed, directory
         self._began, self._seconds, self._records = time.perf_counter(), 0.0, 0
         self._cost, self._measured = Cost(), 0
-        self._started = False
         self._known: tuple[weakref.ref[nn.Module], Structure] | None = None
         self._masks: Masks | None = None
         self._groups: ParameterGroups | None = None
@@ -157,7 +152,7 @@ class LossRecorder:
             )
             self._train_data = train
             self._sources = self._opened(train, validation, train_samples, validation_samples)
-        self._check_file()
+        self._file = LossFile(self.path, self._about(), self.spec.names, resume=resume)
 
     @property
     def cost(self) -> RecordingCost:
@@ -210,7 +205,7 @@ class LossRecorder:
         self._seconds += time.perf_counter() - began
         spent = self.cost
         values = {"passes": spent.passes, "seconds": spent.seconds, "share": spent.share}
-        self._append(
+        self._file.append(
             lines + row_lines(step=step, epoch=epoch, split="cost", values=values), step=step
         )
         return told
@@ -246,7 +241,9 @@ class LossRecorder:
                     self._groups = parameter_groups(inner, self.spec, prepared)
         values = group_norms(inner, self._groups)
         self._seconds += time.perf_counter() - began
-        self._append(row_lines(step=step, epoch=epoch, split="norms", values=values), step=step)
+        self._file.append(
+            row_lines(step=step, epoch=epoch, split="norms", values=values), step=step
+        )
 
     # Measuring.
 
@@ -334,8 +331,6 @@ class LossRecorder:
             coalitions=self._needs_coalitions,
         )
 
-    # The file.
-
     def _about(self) -> dict[str, str]:
         """The first line."""
         passes = "1 pass" if not self._needs_coalitions else "about 1 + (2^M - 2) f passes"
@@ -349,36 +344,6 @@ class LossRecorder:
             "cost": f"{passes} over these samples for every record; f is the share of a pass after the encoders",
             "seed": str(self._seed),
         }
-
-    def _check_file(self) -> None:
-        """Refuse to mix this log with another."""
-        if not self.path.exists() or not self.path.stat().st_size:
-            return
-        if not self._resume:
-            raise RecordError(
-                f"{self.path} is there already: say resume=True to go on with it, or name another file."
-            )
-        rows, about = recorded_rows(self.path), self._about()
-        changed = [key for key in about if rows and rows[0].get(key) != about[key]]
-        if changed:
-            raise RecordError(
-                f"{self.path} was begun with another '{changed[0]}' ({rows[0].get(changed[0])}): go on with the same, or name another file."
-            )
-
-    def _append(self, lines: str, *, step: int) -> None:
-        if not self._started:
-            self._start(step)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(lines)
-
-    def _start(self, step: int) -> None:
-        """Begin the log, or cut off what an interrupted run had written from this step on."""
-        kept = recorded_rows(self.path) if self._resume and self.path.exists() else []
-        rows = [row for row in kept[1:] if (row["step"] or 0) < step]
-        text = "".join(json.dumps(row) + "\n" for row in [self._about(), *rows])
-        write_text_atomic(self.path, text)
-        write_text_atomic(map_path(self.path), recorded_map(self.spec.names).text())
-        self._started = True
 
 
 class _Alone(Processes):

@@ -30,7 +30,9 @@ class Rows(Dataset):
 
 
 def recorder(path, spec=SPEC, **options):
-    return LossRecorder(path, spec, train=Rows(), validation=Rows(150, 1), train_samples="all", **options)
+    return LossRecorder(
+        path, spec, train=Rows(), validation=Rows(150, 1), train_samples="all", **options
+    )
 
 
 def losses_of(path):
@@ -138,7 +140,9 @@ class TestTransformers:
         data = samples(60, 0)
         with torch.no_grad():
             scores = watched.eval()(data["signal"], data["noise"])["logits"]
-        assert losses.train[2, -1] == pytest.approx(F.cross_entropy(scores, data["y"]).item(), rel=1e-5)
+        assert losses.train[2, -1] == pytest.approx(
+            F.cross_entropy(scores, data["y"]).item(), rel=1e-5
+        )
         assert learning_speeds(tmp_path / "losses.jsonl").step.tolist() == [3, 6, 9]
 
     def test_every_few_steps(self, tmp_path):

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,9 +87,7 @@ def test_the_overfitting_head_is_found_at_its_epoch(tmp_path):
     train(lambda model, step, epoch: log.record(model, step=step, epoch=epoch))
     (run,) = read_runs(path)
     losses = align(run, read_map(map_path(path)))
-    first = dict(
-        zip(losses.heads, first_overfitting(losses.train, losses.validation), strict=True)
-    )
+    first = dict(zip(losses.heads, first_overfitting(losses.train, losses.validation), strict=True))
     assert losses.at[first["noise"]] == AWAKE + 1
     assert first["signal"] is None
     assert best_checkpoints(losses.validation)[0] > AWAKE and len(losses.at) == EPOCHS + 1
@@ -238,7 +240,10 @@ def test_a_diverged_model_is_recorded_as_such(tmp_path):
     found = log.record(model, step=1, epoch=1)
     assert math.isnan(found["train/joint_loss"]) and math.isnan(found["validation/noise_loss"])
     left_out = [row for row in rows_of(path) if row["name"] == "nonfinite_samples"]
-    assert [(row["split"], row["value"]) for row in left_out] == [("train", 60), ("validation", 150)]
+    assert [(row["split"], row["value"]) for row in left_out] == [
+        ("train", 60),
+        ("validation", 150),
+    ]
     (run,) = read_runs(path)
     assert np.isnan(run.series["train/joint_loss"].value).tolist() == [False, True]
 
@@ -351,3 +356,63 @@ def test_sharded_models_are_refused(tmp_path):
 
     with pytest.raises(ModelError, match="sharded over processes"):
         recorder(tmp_path / "losses.jsonl").record(FullyShardedDataParallel(TwoHeads()), step=0)
+
+
+_DISTRIBUTED = """
+import sys, torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from mmaudit.training import LossRecorder
+from tests.training.overfitting import HEADS, SPEC, TwoHeads, samples
+
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo")
+rank, folder, watched = torch.distributed.get_rank(), sys.argv[1], sys.argv[2] == "watched"
+torch.manual_seed(0)
+net = TwoHeads(dropout=0.2)
+net.noise[1] = nn.BatchNorm1d(64)
+model, data = DistributedDataParallel(net), samples(60, 0)
+if watched:
+    log = LossRecorder(f"{folder}/losses.jsonl", SPEC, train=data, validation=samples(40, 1))
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+for step in range(1, 7):
+    rows = torch.randperm(60)[rank::2]
+    out = model(data["signal"][rows], data["noise"][rows])
+    optimizer.zero_grad()
+    F.cross_entropy(out["logits"] + 0 * out["by_noise"], data["y"][rows]).backward()
+    if watched:
+        log.norms(model, step=step)
+    optimizer.step()
+    if watched and step % 2 == 0:
+        log.record(model, step=step)
+if rank == 0:
+    torch.save(net.state_dict(), f"{folder}/{sys.argv[2]}.pt")
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_that_train_together_do_not_notice(tmp_path):
+    script = tmp_path / "distributed.py"
+    script.write_text(_DISTRIBUTED)
+    root = Path(__file__).parents[2]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    for name in ("plain", "watched"):
+        done = subprocess.run(
+            [*launcher, script, tmp_path, name], cwd=root, capture_output=True, text=True, timeout=200,
+            env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    plain, watched = (torch.load(tmp_path / f"{name}.pt") for name in ("plain", "watched"))
+    assert all(torch.equal(plain[key], watched[key]) for key in plain)
+    (run,) = read_runs(tmp_path / "losses.jsonl")
+    assert run.series["train/joint_loss"].step.tolist() == [2, 4, 6]
+    assert run.series["norms/noise own gradient"].step.tolist() == [1, 2, 3, 4, 5, 6]

@@ -31,7 +31,9 @@ class Transfer(nn.Module):
 class Branches(nn.Module):
     def __init__(self, inputs=(4, 64)):
         super().__init__()
-        self.first = nn.ModuleList([nn.Sequential(nn.Linear(d, 6), nn.BatchNorm1d(6)) for d in inputs])
+        self.first = nn.ModuleList(
+            [nn.Sequential(nn.Linear(d, 6), nn.BatchNorm1d(6)) for d in inputs]
+        )
         self.second = nn.ModuleList([nn.Linear(6, 5) for _ in inputs])
         self.heads = nn.ModuleList([nn.Linear(5, 3) for _ in inputs])
         self.early, self.late = Transfer([6] * len(inputs)), Transfer([5] * len(inputs))
@@ -75,7 +77,9 @@ def test_speeds_of_two_steps_are_those_computed_by_hand(tmp_path):
     for step in (1, 2):
         out = model(data["signal"], data["noise"])
         optimizer.zero_grad()
-        (F.cross_entropy(out["by_0"], data["y"]) + F.cross_entropy(out["by_1"], data["y"])).backward()
+        (
+            F.cross_entropy(out["by_0"], data["y"]) + F.cross_entropy(out["by_1"], data["y"])
+        ).backward()
         for i in range(2):
             mine, others = groups_by_hand(i)
             own[i, step - 1] = mu_by_hand(model, mine)
@@ -104,7 +108,15 @@ def test_recorded_norms_give_the_known_speeds(tmp_path):
     for name, values in mu.items():
         for step, value in enumerate(values, 1):
             for what, norm in (("gradient", 4 * value), ("weight", 4.0)):
-                rows.append({"step": step, "epoch": 1, "split": "norms", "name": f"{name} {what}", "value": norm})
+                rows.append(
+                    {
+                        "step": step,
+                        "epoch": 1,
+                        "split": "norms",
+                        "name": f"{name} {what}",
+                        "value": norm,
+                    }
+                )
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = learning_speeds(path)
     expected = [[0.301030, 0.522879], [-0.778151, -0.425969]]

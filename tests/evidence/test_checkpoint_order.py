@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mmaudit.evidence.checkpoint_series import find_checkpoints
+from mmaudit.evidence.checkpoint_order import find_checkpoints
 from mmaudit.exceptions import SpecError
 
 
@@ -27,7 +27,11 @@ def places(folder, names, pattern="*"):
         ),
         (["model_step_500.pt", "model_step_60.pt"], [(None, 60), (None, 500)], "steps"),
         (["net-3.safetensors", "net-20.safetensors"], [(3, None), (20, None)], "last numbers"),
-        (["mlp2_epoch_3_acc_0.91.pt", "mlp2_epoch_12_acc_0.88.pt"], [(3, None), (12, None)], "epochs"),
+        (
+            ["mlp2_epoch_3_acc_0.91.pt", "mlp2_epoch_12_acc_0.88.pt"],
+            [(3, None), (12, None)],
+            "epochs",
+        ),
         (["first.pt", "second.pt"], [(0, None), (1, None)], "order of the names"),
         (["Epoch 3.pt", "Epoch 11.pt"], [(3, None), (11, None)], "epochs"),
     ],
@@ -42,7 +46,9 @@ def test_folders_say_it_in_their_names_or_by_themselves(tmp_path):
     for step, epoch in ((20, 2.0), (100, 10.0), (5, 0.5)):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
-        (folder / "trainer_state.json").write_text(json.dumps({"epoch": epoch, "global_step": step}))
+        (folder / "trainer_state.json").write_text(
+            json.dumps({"epoch": epoch, "global_step": step})
+        )
     found, _ = find_checkpoints(tmp_path / "checkpoint-*")
     assert [(place.epoch, place.step) for place in found] == [(0.5, 5), (2, 20), (10, 100)]
     nested, _ = places(tmp_path / "run", ["epoch_2/w.pt", "epoch_10/w.pt"], "**/*.pt")
@@ -52,7 +58,9 @@ def test_folders_say_it_in_their_names_or_by_themselves(tmp_path):
 
 def test_several_patterns_and_one_file(tmp_path):
     places(tmp_path, ["epoch1.pt", "epoch2.pt", "epoch3.pt"])
-    found, _ = find_checkpoints([str(tmp_path / "epoch[12].pt"), tmp_path / "epoch2.pt", tmp_path / "epoch3.pt"])
+    found, _ = find_checkpoints(
+        [str(tmp_path / "epoch[12].pt"), tmp_path / "epoch2.pt", tmp_path / "epoch3.pt"]
+    )
     assert [place.epoch for place in found] == [1, 2, 3]
     (single,), _ = find_checkpoints(tmp_path / "epoch3.pt")
     assert single.label == "epoch3.pt"

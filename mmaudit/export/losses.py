@@ -1,0 +1,286 @@
+"""A record of losses on a terminal and as Markdown: what was read, what makes it doubtful, a row for each head, what it means."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mmaudit.export.markdown import escaped, statement_lines, table_lines
+from mmaudit.export.opened import Opened
+from mmaudit.figures.base import cell
+from mmaudit.report.labels import clean, shorten
+from mmaudit.report.loss_record import ALL_RUNS, WHOLE, LossRecord
+from mmaudit.report.numbers import count, short_count, with_interval
+from mmaudit.report.schema import Estimate, Finding
+from mmaudit.report.statements import MARKS, Statement, about_labels
+
+__all__ = [
+    "LOSS_EVIDENCE",
+    "LossOverview",
+    "loss_overview",
+    "losses_markdown",
+    "opened_losses",
+    "print_losses",
+]
+
+LOSS_EVIDENCE = ("Measure", "About", "Estimate", "Interval from", "Says")
+"""Headers of the estimates behind a finding."""
+
+_MOST_FINDINGS = 12
+_MOST_WARNINGS = 8
+_MOST_NOTES = 12
+_MOST_HEADS = 40
+_MOST_EVIDENCE = 50
+_TEXT = 400
+_LEVELS = {
+    "problem": "bold red",
+    "attention": "bold yellow",
+    "information": "bold",
+    "good": "bold green",
+}
+
+
+class LossOverview(NamedTuple):
+    """What all renderers lay out; foreign texts are on one line and bounded, but not escaped."""
+
+    title: str
+    steps: tuple[tuple[str, tuple[str, ...]], ...]
+    """How it was done: ``Logs``, ``Heads``, ``Losses``, ``Measures``, each with its parts."""
+    findings: tuple[Statement, ...]
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    """One for each head."""
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    """How heads were guessed, and what was left out."""
+
+
+def loss_overview(record: LossRecord) -> LossOverview:
+    """Collect the first screen of a record of losses."""
+    rows = [_row(record, head) for head in record.heads[:_MOST_HEADS]]
+    if len(record.heads) > _MOST_HEADS:
+        rest = len(record.heads) - _MOST_HEADS
+        rows.append((f"and {rest} more, all in the record", *("–" for _ in rows[0][1:])))
+    warnings = [flag.text for flag in record.flags if not flag.unusable]
+    return LossOverview(
+        title=shorten(record.title, 160),
+        steps=_steps(record),
+        findings=_statements(record),
+        headers=(
+            "Head",
+            f"Best {_place_word(record)}",
+            "Validation loss there",
+            f"Overfits from {_place_word(record)}",
+            "Rise after best",
+            "OGR, whole training",
+            "Blend weight",
+        ),
+        rows=tuple(rows),
+        warnings=_bounded(warnings, _MOST_WARNINGS),
+        notes=_bounded([*record.guessed, *record.notes], _MOST_NOTES),
+    )
+
+
+def opened_losses(record: LossRecord) -> tuple[Opened, ...]:
+    """What lies behind each finding."""
+    return tuple(_opened(finding) for finding in record.findings[:_MOST_FINDINGS])
+
+
+def print_losses(record: LossRecord, console: Console) -> None:
+    """Print what was read, what it means, one row for each head, and what to know before trusting it.
+
+    Args:
+        record: The record.
+        console: Where to; decides width and colour.
+    """
+    overview = loss_overview(record)
+    # Everything goes through Text: names come from logs and must not be read as markup.
+    console.print(Text(overview.title, style="bold"))
+    console.print()
+    for label, parts in overview.steps:
+        _print_labelled(console, f"{label:<9}", "; ".join(parts), "dim")
+    console.print()
+    for found in overview.findings:
+        _print_labelled(console, f"{found.mark:<2}", found.text, _LEVELS[found.level])
+        for text in found.below:
+            _print_labelled(console, "  ", text, "dim")
+    if overview.findings:
+        console.print()
+    table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold", pad_edge=True)
+    for place, header in enumerate(overview.headers):
+        table.add_column(header, overflow="fold", min_width=6 if place else 8)
+    for row in overview.rows:
+        # A table of point values fits into 80 columns; the intervals are in the findings and the files.
+        table.add_row(*(Text(_short(text) if i else text) for i, text in enumerate(row)))
+    console.print(table)
+    console.print()
+    for text in overview.warnings:
+        _print_labelled(console, "! ", text, "bold yellow")
+    for text in overview.notes:
+        _print_labelled(console, "i ", text, "dim")
+
+
+def losses_markdown(record: LossRecord) -> str:
+    """Write a record of losses as Markdown; names come from logs and are escaped."""
+    overview = loss_overview(record)
+    lines = [f"# Overfitting along the training: {escaped(overview.title)}", ""]
+    lines += [f"- **{label}**: {escaped('; '.join(parts))}" for label, parts in overview.steps]
+    if overview.findings:
+        lines += ["", "## Findings", "", *statement_lines(overview.findings)]
+    lines += ["", "## Heads", "", *table_lines(overview.headers, overview.rows)]
+    for heading, texts in (("Doubts", overview.warnings), ("Notes", overview.notes)):
+        if texts:
+            lines += ["", f"## {heading}", "", *(f"- {escaped(text)}" for text in texts)]
+    opened = opened_losses(record)
+    if opened:
+        lines += ["", "## What lies behind each finding", ""]
+    for found in opened:
+        lines += [f"### {escaped(found.name)}", "", escaped(found.text), ""]
+        lines += [f"- Rule: {escaped(found.rule)}"] if found.rule else []
+        lines += [f"- Beside it: {escaped(text)}" for text in found.conditions]
+        lines += [f"- Missing: {escaped(text)}" for text in found.missing]
+        if found.evidence:
+            lines += ["", *table_lines(LOSS_EVIDENCE, found.evidence), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _steps(record: LossRecord) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    runs = record.runs
+    formats = list(dict.fromkeys(run.format for run in runs if run.format))
+    files = len({file.path for run in runs for file in run.files})
+    logs = [f"{', '.join(map(clean, formats)) or 'losses'}, {_counted(files, 'file')}"]
+    logs += [f"{_counted(len(runs), 'run')}", f"{short_count(sum(r.points for r in runs))} points"]
+    heads = [
+        f"{shorten(head, 40)} ({shorten(of['train'], 40)} | {shorten(of['validation'], 40)})"
+        for head, of in list(record.series.items())[:8]
+    ]
+    if len(record.series) > 8:
+        heads.append(f"and {len(record.series) - 8} more")
+    lengths = sorted({len(run.at) for run in runs})
+    shown = (
+        count(lengths[0]) if len(lengths) == 1 else f"{count(lengths[0])} to {count(lengths[-1])}"
+    )
+    windows = list(dict.fromkeys(run.window for run in runs if run.window))
+    losses = [
+        f"{shown} checkpoint{'' if lengths == [1] else 's'}, counted in {record.axis}s",
+        *(clean(text) for text in windows[:2]),
+    ]
+    settings = record.settings
+    measured = [
+        f"lag {settings.get('lag', 1)}",
+        f"policy '{clean(str(settings.get('policy', '')))}'",
+    ]
+    measured.append(
+        f"smoothing {settings['smoothing']:g}" if settings.get("smoothing") else "not smoothed"
+    )
+    return (
+        ("Logs", tuple(logs)),
+        ("Heads", tuple(heads)),
+        ("Losses", tuple(losses)),
+        ("Measures", tuple(measured)),
+    )
+
+
+def _row(record: LossRecord, head: str) -> tuple[str, ...]:
+    found = {
+        row.labels["quantity"]: row.estimate
+        for row in record.rows("overfitting", head=head, run=ALL_RUNS)
+    }
+    weights = record.rows("blend_weights", head=head, run=ALL_RUNS, window=WHOLE, quantity="weight")
+    onset = found.get("first overfitting")
+    usable = head not in record.unusable
+    return (
+        shorten(head, 40),
+        _placed(found.get("best checkpoint")),
+        cell(found.get("validation at best"), 3),
+        _placed(onset) if onset is not None and onset.value is not None else "not at all",
+        cell(found.get("rise after best")),
+        cell(found.get("OGR")) if usable else "not comparable",
+        cell(weights[0].estimate) if weights else "–",
+    )
+
+
+def _placed(estimate: Estimate | None) -> str:
+    """A checkpoint's place; whole where it is."""
+    if estimate is None or estimate.value is None:
+        return "–"
+    mark = " !" if estimate.warning else ""
+    if estimate.low is None and estimate.value.is_integer():
+        return f"{estimate.value:,.0f}{mark}"
+    return with_interval(estimate, 1) + mark
+
+
+def _short(text: str) -> str:
+    """The point value of a cell, and its mark."""
+    value, _, rest = text.partition(" [")
+    return value.removesuffix(".0") + (" !" if rest.endswith("!") else "")
+
+
+def _place_word(record: LossRecord) -> str:
+    return {"epoch": "epoch", "step": "step", "point": "checkpoint"}[record.axis]
+
+
+def _statements(record: LossRecord) -> tuple[Statement, ...]:
+    told: set[str] = set()
+    found = []
+    for finding in record.findings[:_MOST_FINDINGS]:
+        # What is missing for several findings is said once.
+        below = tuple(shorten(text, _TEXT) for text in finding.missing[:1] if text not in told)
+        told.update(finding.missing)
+        text = shorten(finding.text, _TEXT)
+        found.append(Statement(finding.level, MARKS[finding.level], text, below))
+    return tuple(found)
+
+
+def _opened(finding: Finding) -> Opened:
+    shown = finding.evidence[:_MOST_EVIDENCE]
+    about = "" if finding.modality is None else f"{shorten(finding.modality)}, "
+    return Opened(
+        name=shorten(f"{about}{finding.rule}", 90),
+        modality=finding.modality,
+        verdict="",
+        level=finding.level,
+        mark=MARKS[finding.level],
+        text=shorten(finding.text, _TEXT),
+        meaning="",
+        rule=shorten(finding.because, 2 * _TEXT) if finding.because else "",
+        evidence=tuple(
+            (
+                clean(row.measure),
+                about_labels(row),
+                cell(row.estimate, 3),
+                shorten(row.estimate.method, 60) if row.estimate.method else "–",
+                shorten(row.says, 80) if row.says else "–",
+            )
+            for row in shown
+        ),
+        more=len(finding.evidence) - len(shown),
+        conditions=tuple(shorten(text, _TEXT) for text in finding.conditions),
+        missing=tuple(shorten(text, _TEXT) for text in finding.missing),
+        remedies=(),
+    )
+
+
+def _bounded(texts: list[str], most: int) -> tuple[str, ...]:
+    shown = [shorten(text, _TEXT) for text in dict.fromkeys(texts)]
+    if len(shown) > most:
+        shown = [*shown[:most], f"and {len(shown) - most} more, all in the record"]
+    return tuple(shown)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{count(number)} {what}{'' if number == 1 else 's'}"
+
+
+def _print_labelled(console: Console, label: str, text: str, style: str) -> None:
+    """Print a text behind its label; further lines stand under the first."""
+    indent = cell_len(label) + 2
+    head = label
+    for piece in Text(text).wrap(console, max(console.width - indent, 20)):
+        line = Text(f" {head:<{indent - 1}}", style=style)
+        console.print(line.append(piece.plain.rstrip(), style="not dim not bold default"))
+        head = ""
