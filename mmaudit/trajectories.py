@@ -17,7 +17,7 @@ from mmaudit.evidence.loss_map import LossMap, read_map
 from mmaudit.evidence.loss_names import guess_map
 from mmaudit.evidence.losses import Losses, align
 from mmaudit.evidence.readers import Columns, Run, read_runs
-from mmaudit.evidence.readers.base import counted, listed, said
+from mmaudit.evidence.readers.base import counted, listed, said, valid_text
 from mmaudit.exceptions import LogError
 from mmaudit.findings.overfitting import find_overfitting
 from mmaudit.measures.loss_measures import Options, measure_losses
@@ -282,12 +282,13 @@ def _run_record(run: Losses) -> RunLosses:
 
 def _file_record(path: Path) -> FileRecord:
     """A log with its hash; one that went away meanwhile has none."""
+    name = valid_text(str(path))
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return FileRecord(path=str(path), sha256=digest, bytes=file.tell(), role="log")
+            return FileRecord(path=name, sha256=digest, bytes=file.tell(), role="log")
     except OSError:
-        return FileRecord(path=str(path), sha256="", bytes=0, role="log")
+        return FileRecord(path=name, sha256="", bytes=0, role="log")
 
 
 def _flags(runs: Sequence[Losses]) -> tuple[LossFlag, ...]:

@@ -60,8 +60,10 @@ def collect_information(surroundings: Surroundings) -> tuple[Note, ...]:
     Columns of ``information``, a row for each sample (segment, label, number) that has the modality, modality and kind of
     features: ``sample_id``, ``group`` (its group, else the sample), ``modality``, ``features`` (``inputs``, ``encoder``, ``best``),
     ``score`` (1 where right; for numbers the negative squared error), ``constant`` (the same of the best constant answer), ``luck``
-    (by how much that is too high on average, 0 where the probe answers the same), ``gain`` (log-likelihood above that of the class frequencies, nats; for numbers the squared error that is saved) and ``entropy`` (negative
-    log-likelihood of the class frequencies; squared error of the mean). Numbers are in units of their spread.
+    (by how much that is too high on average, 0 where the probe answers the same), ``gain`` (log-likelihood above that of the class
+    frequencies, nats; for numbers the squared error that is saved), ``missed`` (gain that may be there although the probe found none)
+    and ``entropy`` (negative log-likelihood of the class frequencies; squared error of the mean). Numbers are in units of their
+    spread.
 
     Columns of ``information_probes``, one row for each modality and kind: ``modality``, ``features``, ``reason`` (why there is
     no answer), ``learnt_from``, ``said`` (how features were made), ``n`` (samples to learn from).
@@ -96,7 +98,7 @@ def collect_information(surroundings: Surroundings) -> tuple[Note, ...]:
 
 
 _TEXTS = ("sample_id", "group", "modality", "features")
-_NUMBERS = ("score", "constant", "luck", "gain", "entropy")
+_NUMBERS = ("score", "constant", "luck", "gain", "missed", "entropy")
 
 
 def _gathered(
@@ -191,7 +193,7 @@ def _answers(
             *deal(own, seed),
         )
         asked = ask(task, audited.truth[has], classes, like=split.question)
-        judged = probe_elsewhere(split, features, asked, seed=seed)
+        judged = probe_elsewhere(split, features, asked, units, seed=seed)
         answers[kind] = _Answer(judged, None, "training data", said, int(elsewhere.sum()))
     answers[BEST] = _better(answers, folds)
     return answers

@@ -119,18 +119,18 @@ def _off_scale(name: str, train: FloatArray, validation: FloatArray, above: floa
     under = float(np.min(validation[:3] / np.maximum(train[:3], _TINY)))
     if above > _OFF_SCALE:
         text = (
-            f"the train loss of '{shown}' is {above:.1f} times its validation loss at the beginning: this looks like a sum (of several"
+            f"the train loss of '{shown}' is {_times(above)} its validation loss at the beginning: this looks like a sum (of several"
             " losses, or over batches) beside a mean, or like another task (mixed or smoothed labels)."
         )
         return [Flag("sum", name, text, unusable=True)]
     if under > _SUM_OVER_BATCHES:
         text = (
-            f"the validation loss of '{shown}' is {under:.0f} times its train loss at the beginning: this looks like a sum over batches"
+            f"the validation loss of '{shown}' is {_times(under)} its train loss at the beginning: this looks like a sum over batches"
             " beside a mean."
         )
         return [Flag("sum", name, text, unusable=True)]
     if under > _OFF_SCALE:
-        text = f"the validation loss of '{shown}' is {under:.1f} times its train loss from the beginning: other data, or another scale."
+        text = f"the validation loss of '{shown}' is {_times(under)} its train loss from the beginning: other data, or another scale."
         return [Flag("scale", name, text)]
     return []
 
@@ -184,8 +184,8 @@ def _sum(
         return [Flag("sum", names[h], text)]
     if apart > _APART_FROM_OTHERS and ratios[h] > _ABOVE:
         text = (
-            f"the train loss of '{shown}' is {ratios[h]:.1f} times its validation loss at the beginning, where those of {others} are"
-            f" {np.median(ratios[rest]):.1f} times: it looks like a sum of their losses and its own, beside its own."
+            f"the train loss of '{shown}' is {_times(float(ratios[h]))} its validation loss at the beginning, where those of {others} are"
+            f" {_times(float(np.median(ratios[rest])))}: it looks like a sum of their losses and its own, beside its own."
         )
         return [Flag("sum", names[h], text, unusable=True)]
     return []
@@ -246,6 +246,18 @@ def _exact_sum(run: Run, heads: LossMap, name: str) -> dict[str, float]:
     if scale <= 0 or off > _EXACTLY * scale or len(used) < 2:
         return {}
     return {others[i]: float(weights[i]) for i in used}
+
+
+def _times(ratio: float) -> str:
+    """How many times, without digits that mean nothing.
+
+    Example:
+        >>> _times(2.345), _times(150.0), _times(1e12)
+        ('2.3 times', '150 times', 'more than 10,000 times')
+    """
+    if ratio > 10_000:
+        return "more than 10,000 times"
+    return f"{ratio:.1f} times" if ratio < 10 else f"{ratio:,.0f} times"
 
 
 def _same_places(first: Series, second: Series) -> bool:

@@ -18,7 +18,8 @@ JOINT = "joint"
 """Name of the head that sees all modalities, unless a map names another."""
 
 _MOST_HEADS = 100
-_LARGEST_MAP = 1_000_000
+_LARGEST_MAP = 100_000
+_MOST_NESTED = 1_000
 
 
 class HeadMap(BaseModel):
@@ -112,8 +113,13 @@ def _parsed(path: Path) -> Any:
         if not path.is_file():
             raise LogError(f"{said(str(path), 200)}: no such file; expected a map of losses.")
         if path.stat().st_size > _LARGEST_MAP:
-            raise LogError(f"{said(path.name)} is larger than 1 MB, which no map of losses is.")
+            raise LogError(f"{said(path.name)} is larger than 100 kB, which no map of losses is.")
         text = path.read_text(encoding="utf-8-sig")
+        if (
+            sum(map(text.count, "[{")) > _MOST_NESTED
+            or max((line.count("- ") for line in text.splitlines()), default=0) > _MOST_NESTED
+        ):
+            raise LogError(f"{said(path.name)} is nested too deep for a map of losses.")
         # A few aliases can stand for billions of values; no map needs one.
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise LogError(

@@ -19,7 +19,7 @@ import torch
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.kernel_approximation import RBFSampler
 
-from mmaudit.evidence.questions import Judged, Question
+from mmaudit.evidence.questions import Judged, Numbers, Question, missed
 from mmaudit.evidence.ridge import StreamingRidge
 from mmaudit.masking.base import stable_hash
 from mmaudit.typing import FloatArray, IntArray
@@ -90,6 +90,7 @@ def probe(split: Split, *, seed: int) -> Judged:
     answers = _cross_fitted(split, seed)
     found: Judged = {}
     constant = _constant(question)
+    slopes = np.zeros((3, question.known.shape[1]))
     for fold in np.unique(folds):
         here = folds == fold
         judged = _judged(
@@ -102,22 +103,38 @@ def probe(split: Split, *, seed: int) -> Judged:
         )
         for name, values in judged.items():
             found.setdefault(name, np.full(question.known.shape, np.nan))[here] = values
-    return found
+        own = [answer[here] for answer in answers]
+        slopes += question.of(here).slopes(own, question.prior(~here), split.units[here])
+    return _with_missed(found, question, slopes)
 
 
-def probe_elsewhere(split: Split, features: FloatArray, question: Question, *, seed: int) -> Judged:
+def probe_elsewhere(
+    split: Split, features: FloatArray, question: Question, units: IntArray, *, seed: int
+) -> Judged:
     """Fit a probe on some samples and ask it about others.
 
     Args:
         split: To learn from, at least two folds.
         features: Of the others, ``(n, p)``.
         question: About the others.
+        units: What each of the others belongs to, ``(n,)``.
         seed: Of what learners draw.
     """
     inside = _cross_fitted(split, seed)
     everyone = np.ones(len(split.folds), dtype=bool)
     answers = _Learners(split, seed).about(features)
-    return _judged(split, everyone, inside, question, answers, _constant(question))
+    judged = _judged(split, everyone, inside, question, answers, _constant(question))
+    prior = split.question.prior(everyone)
+    return _with_missed(judged, question, question.slopes(answers, prior, units))
+
+
+def _with_missed(judged: Judged, question: Question, slopes: FloatArray) -> Judged:
+    """Add what may have been missed to the rows where nothing was found."""
+    nothing = (judged["score"] == judged["constant"]) & (judged["gain"] == 0)
+    each = missed(slopes, squared=isinstance(question, Numbers)) / np.maximum(
+        question.known.sum(0), 1
+    )
+    return {**judged, "missed": np.where(nothing, each, 0.0)}
 
 
 def _constant(question: Question) -> Judged:

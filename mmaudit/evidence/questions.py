@@ -16,13 +16,16 @@ from scipy.special import log_softmax
 
 from mmaudit.typing import FloatArray, IntArray, TaskName
 
-__all__ = ["Decisions", "Judged", "Numbers", "Question", "ask"]
+__all__ = ["Decisions", "Judged", "Numbers", "Question", "ask", "missed"]
 
 Judged = dict[str, FloatArray]
 """Of each part of each sample ``(n, parts)``, NaN where the truth is unknown: ``score`` of the answer, ``constant`` (that of the best
-constant answer), ``luck`` (by how much that is too high on average), ``gain`` over what frequencies say, and ``entropy``, the loss of what they say."""
+constant answer), ``luck`` (by how much that is too high on average), ``gain`` over what frequencies say, ``missed`` (gain that could be there where none was found), and ``entropy``, the loss of what
+frequencies say."""
 
 _STEEPEST = 100.0
+_NORMAL = 1.959964
+_FLAT = 1e-12
 _DRAWS = 1000
 _PROPER = 1e-3
 """Weight of the squared weights in the calibration: enough to end where answers are perfect."""
@@ -65,6 +68,22 @@ class Question(ABC):
             weights: Of the learners.
             prior: What is said without them.
             seen: Samples that the probe learnt from.
+        """
+
+    @abstractmethod
+    def slopes(
+        self, answers: Sequence[FloatArray], prior: FloatArray, units: IntArray
+    ) -> FloatArray:
+        """How much answers would gain if they were given the least weight.
+
+        Args:
+            answers: Of each learner, ``(n, q)``; they count alike.
+            prior: What is said without them.
+            units: What each sample belongs to, ``(n,)``.
+
+        Returns:
+            Slope of the gain at weight 0, its variance over units, and the curvature, ``(3, parts)``; of samples with other
+            priors they may be added.
         """
 
     @abstractmethod
@@ -174,6 +193,16 @@ class Decisions(Question):
         right = np.where(self.known, moved.argmax(-1) == self.truth, np.nan)
         return {"score": right, "gain": self._of_truth(logp) + entropy, "entropy": entropy}
 
+    def slopes(
+        self, answers: Sequence[FloatArray], prior: FloatArray, units: IntArray
+    ) -> FloatArray:
+        """Of the log-likelihood."""
+        moves = np.sum([self._moves(answer, prior) for answer in answers], axis=0)
+        mean = (prior * moves).sum(-1)
+        rise = np.where(self.known, self._of_truth(moves) - mean, 0.0)
+        bend = np.where(self.known, (prior * (moves - mean[..., None]) ** 2).sum(-1), 0.0)
+        return np.stack([rise.sum(0), _variance(rise, units), bend.sum(0)])
+
     def constant(self) -> FloatArray:
         """1 where the most frequent class of these samples is the truth; the same for all where classes were balanced on purpose."""
         scores = np.full(self.truth.shape, np.nan)
@@ -253,6 +282,14 @@ class Numbers(Question):
         error, entropy = (self.truth - moved) ** 2, (self.truth - prior) ** 2
         return {"score": -error, "gain": entropy - error, "entropy": entropy}
 
+    def slopes(
+        self, answers: Sequence[FloatArray], prior: FloatArray, units: IntArray
+    ) -> FloatArray:
+        """Of half the squared error."""
+        moves = np.where(self.known, np.sum(answers, axis=0) - len(answers) * prior, 0.0)
+        rise = moves * np.where(self.known, self.truth - prior, 0.0)
+        return np.stack([rise.sum(0), _variance(rise, units), (moves**2).sum(0)])
+
     def constant(self) -> FloatArray:
         """Negative squared error of the mean of these samples, which is what R2 compares with."""
         everyone = np.ones(len(self.truth), dtype=bool)
@@ -261,6 +298,31 @@ class Numbers(Question):
     def luck(self) -> FloatArray:
         """None to speak of: a mean is one degree of freedom."""
         return np.zeros(self.truth.shape[1])
+
+
+def missed(slopes: FloatArray, *, squared: bool) -> FloatArray:
+    """The gain that could be there although none was found: the most that weights inside their 95 % interval promise.
+
+    To second order a weight a gains ``slope a - curvature a^2 / 2``; the true weight is at most (slope + 1.96 standard errors of it)
+    / curvature. With n independent samples and a slope of 0 that is 1.92 / n nats a sample.
+
+    Args:
+        slopes: From :meth:`Question.slopes`.
+        squared: Whether the gain is a squared error, not half of it.
+
+    Returns:
+        Summed over samples, ``(parts,)``, at least 0.
+    """
+    slope, variance, curvature = slopes
+    most = np.maximum(0.0, slope + _NORMAL * np.sqrt(variance)) ** 2
+    halves = 1.0 if squared else 0.5
+    return np.where(curvature > _FLAT, halves * most / np.maximum(curvature, _FLAT), 0.0)
+
+
+def _variance(rise: FloatArray, units: IntArray) -> FloatArray:
+    """Sum of the squares of the sums over units, ``(parts,)``."""
+    number = np.unique(units, return_inverse=True)[1]
+    return np.stack([(np.bincount(number, part) ** 2).sum() for part in rise.T])
 
 
 def _uneven(counts: IntArray) -> bool:

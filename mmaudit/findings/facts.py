@@ -104,6 +104,16 @@ class Facts:
         return max(counts) / sum(counts)
 
     @cached_property
+    def next_to_none(self) -> float:
+        """A gain in score that is little beside that of the whole model: an equal part of it, within the thresholds."""
+        limits = self.thresholds
+        start = self.without_any.value if self.without_any is not None else 0.0
+        if self.chance is not None:
+            start = self.chance
+        gain = self.whole.value - start if self.whole is not None else 0.0
+        return min(limits.at_chance, max(limits.delta, gain / max(self.M, 1)))
+
+    @cached_property
     def units(self) -> tuple[int, int | None]:
         """Samples and groups behind the score of the whole model."""
         if self.whole is None or not self.whole.rows:

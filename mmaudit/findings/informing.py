@@ -66,14 +66,15 @@ def informative(facts: Facts) -> dict[str, Information]:
 
 
 def _at_chance(facts: Facts, above: Effect) -> bool:
-    """Whether a gain is not clearly above 0, among as many as there are modalities."""
-    return above.high is not None and above.p_above(0) * facts.M > facts.alpha
+    """Whether a gain is not clearly above 0, without regard to how many were asked: to deny a gain must not get easier by that."""
+    return above.high is not None and above.p_above(0) > facts.alpha
 
 
 def little(facts: Facts, above: Effect) -> bool:
     """Whether a gain is next to none: less than delta, or not clearly above 0 and never far."""
-    limits = facts.thresholds
-    return above.under(limits.delta) or (_at_chance(facts, above) and above.under(limits.at_chance))
+    if above.under(facts.thresholds.delta):
+        return True
+    return _at_chance(facts, above) and above.under(facts.next_to_none)
 
 
 def with_gaps(facts: Facts, found: dict[str, Answers]) -> dict[str, Answers]:

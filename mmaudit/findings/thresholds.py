@@ -33,7 +33,8 @@ class Thresholds(BaseModel):
     at_chance: float = Field(default=0.1, gt=0, lt=1)
     """A modality says nothing where the score of a model of it alone is not clearly above that of a constant prediction, and its
     interval ends below so much more; and what says nothing is of no avail where its drop and contribution are so. Intervals inside
-    delta would take thousands of samples; this leaves little room."""
+    delta would take thousands of samples; this leaves little room. With many modalities an equal part of what the joint model
+    gains over a constant prediction takes its place, where that is less (but not below delta)."""
     gain: float = Field(default=0.02, gt=0, lt=1)
     """A probe found nothing where its log-likelihood gain, as a share of the entropy of the target, is below this."""
     fair_share: float = Field(default=1.0, gt=0)

@@ -24,7 +24,7 @@ from mmaudit.typing import FloatArray
 __all__ = ["Information"]
 
 _TABLE, _PROBES = "information", "information_probes"
-_COLUMNS = ("score", "constant", "luck", "gain", "entropy")
+_COLUMNS = ("score", "constant", "luck", "gain", "missed", "entropy")
 _WIDTH = 1 + len(_COLUMNS)
 _ENOUGH_SAMPLES = 100
 _MORE = 1.5
@@ -37,7 +37,8 @@ class Information(EvidenceMeasure):
     Above chance: accuracy less that of the best constant answer, on the same samples. Gain: log-likelihood gained over the class
     frequencies, as a share of the target's entropy; 1 where everything is known, negative where the probe is wrong and sure. For
     regression ``R2`` stands in place of the accuracy (its best constant answer is the mean), and gain is the share of the
-    squared error that is saved. Intervals are about the probe as it was fitted. A probe gives a lower bound of what a modality knows.
+    squared error that is saved. Intervals are about the probe as it was fitted; where it found nothing, they reach up to what samples so
+    few may have hidden from it. A probe gives a lower bound of what a modality knows.
     """
 
     key = "information"
@@ -89,7 +90,7 @@ def _first(evidence: Evidence) -> str:
 
 
 def _sums(evidence: Evidence, asked: list[tuple[str, str]]) -> FloatArray:
-    """Number of rows and sums of the columns for each modality and kind, ``(U, 6 cells)``."""
+    """Number of rows and sums of the columns for each modality and kind, ``(U, 7 cells)``."""
     place = {cell: at for at, cell in enumerate(asked)}
 
     def spread(chunk: Chunk) -> FloatArray:
@@ -107,12 +108,14 @@ def _sums(evidence: Evidence, asked: list[tuple[str, str]]) -> FloatArray:
 
 def _estimates(evidence: Evidence, sums: FloatArray) -> dict[str, Estimate]:
     sums = sums[sums[:, 0] > 0]
-    counts, score, constant, luck, gain, entropy = np.split(sums, _WIDTH, axis=1)
+    counts, score, constant, luck, gain, missed, entropy = np.split(sums, _WIDTH, axis=1)
     n, groups = int(counts.sum()), len(sums) if evidence.grouped else None
-    weights = evidence.sums.weights
+    weights, lost = evidence.sums.weights, float(missed.sum())
     gained = mean_intervals(gain, entropy, weights=weights, units=counts)
+    gained = _up_to(gained, lost / float(entropy.sum()))
     if evidence.task == "regression":
         share = mean_intervals(score - constant, -constant, weights=weights, units=counts)
+        share = _up_to(share, lost / -float(constant.sum()))
         found: dict[str, tuple[Intervals, str | None]] = {
             "R2": (share, None),
             "above chance": (share, None),
@@ -120,9 +123,11 @@ def _estimates(evidence: Evidence, sums: FloatArray) -> dict[str, Estimate]:
         }
     else:
         rare = _rare(float(score.sum()), n)
+        above = _above_chance(score - constant, counts, float(luck.sum()))
         found = {
             "accuracy": (proportion_intervals(score, counts, grouped=evidence.grouped), None),
-            "above chance": (_above_chance(score - constant, counts, float(luck.sum())), rare),
+            # Pinsker 1960: whoever gains so many nats is right at most so much more often.
+            "above chance": (_up_to(above, float(np.sqrt(lost / (2 * n)))), rare),
             "gain": (gained, rare),
         }
     return {
@@ -138,6 +143,14 @@ def _above_chance(difference: FloatArray, counts: FloatArray, luck: float) -> In
     low = np.minimum(found.low + shift, found.value)
     high = found.high + (_MORE if n >= _ENOUGH_SAMPLES else 1.0) * shift
     return replace(found, low=low, high=np.minimum(high, 1.0))
+
+
+def _up_to(found: Intervals, more: float) -> Intervals:
+    """An interval that reaches at least so much above its value: what a probe that found nothing may have missed."""
+    if more <= 0:
+        return found
+    high = np.fmax(found.high, found.value + more)
+    return replace(found, high=high, method=f"{found.method}, up to what may have been missed,")
 
 
 def _rare(right: float, n: int) -> str | None:

@@ -3,7 +3,7 @@ import pytest
 from sklearn.datasets import load_digits, make_circles
 
 from mmaudit.evidence.probing import Split, deal, probe, probe_elsewhere
-from mmaudit.evidence.questions import Decisions, ask
+from mmaudit.evidence.questions import Decisions, ask, missed
 
 
 def _asked(x, truth, *, task="multiclass", classes=0, units=None, seed=0):
@@ -148,10 +148,10 @@ def test_a_probe_may_be_asked_about_other_data():
     split = Split(x, ask("binary", y, 2), folds, units)
     other, z = rng.standard_normal((300, 4)), rng.integers(0, 2, 300)
     other[:, 0] += 1.5 * z
-    judged = probe_elsewhere(split, other, ask("binary", z, 2), seed=0)
+    judged = probe_elsewhere(split, other, ask("binary", z, 2), np.arange(300), seed=0)
     assert np.mean(judged["score"]) == pytest.approx(0.77, abs=0.05)
     assert _gain(judged) > 0.15
-    wrong = probe_elsewhere(split, other, ask("binary", 1 - z, 2), seed=0)
+    wrong = probe_elsewhere(split, other, ask("binary", 1 - z, 2), np.arange(300), seed=0)
     assert _gain(wrong) < -0.3  # judged by what is true there
 
 
@@ -195,3 +195,33 @@ def test_luck_is_by_how_much_the_largest_frequency_is_too_high():
     excess, luck = np.array(found).T
     assert excess.mean() > 0.04
     assert 0.4 * excess.mean() < luck.mean() < 0.8 * excess.mean()  # part of it, as said
+
+
+def test_what_may_have_been_missed_is_about_what_so_few_samples_hide():
+    """Per sample 1.92 / n nats on average where there is nothing; much more where something is there that was not believed."""
+    for n in (100, 400):
+        totals = []
+        for seed in range(12):
+            rng = _rng(seed)
+            judged = _asked(rng.standard_normal((n, 4)), rng.integers(0, 2, n), seed=seed)
+            assert ((judged["missed"] > 0) <= (judged["gain"] == 0)).all()
+            totals.append(judged["missed"].sum())
+        assert 0.5 < np.median(totals) < 6  # nats; 1.92 where the slope is 0
+    assert _asked(np.full((100, 3), 2.5), _rng().integers(0, 2, 100))["missed"].sum() == 0
+
+
+def test_what_was_missed_is_the_square_of_the_largest_weight():
+    """By hand: moves of .5, three of four right, so that slope, variance and curvature are known."""
+    question = Decisions(np.array([1, 1, 0, 0] * 25)[:, None], 2)
+    answer = np.array([1.0, 1.0, 0.0, 1.0] * 25)[:, None]
+    prior = np.array([[0.5, 0.5]])
+    slopes = question.slopes([answer], prior, np.arange(100))
+    assert slopes[:, 0] == pytest.approx([25.0, 25.0, 25.0])
+    assert missed(slopes, squared=False)[0] == pytest.approx((25 + 1.959964 * 5) ** 2 / 50)
+    together = question.slopes([answer], prior, np.arange(100) // 4)
+    assert together[1, 0] == pytest.approx(25 * 1.0)
+    assert missed(np.array([[-20.0], [25.0], [25.0]]), squared=False)[0] == 0
+    numbers = ask("regression", np.array([1.0, -1.0] * 50)[:, None], 1)
+    slopes = numbers.slopes([np.array([0.5, -0.5] * 50)[:, None]], np.zeros(1), np.arange(100))
+    assert slopes[:, 0] == pytest.approx([50, 25, 25])
+    assert missed(slopes, squared=True)[0] == pytest.approx((50 + 1.959964 * 5) ** 2 / 25)

@@ -76,6 +76,25 @@ def test_informative_by_reference(above, informative):
     assert of_b(UNREAD | {"alone": 0.6, "above": above}).informative.answer == informative
 
 
+def test_with_many_modalities_a_small_part_each_is_not_nothing():
+    faint = {
+        "contribution": (0.02, 0.03),
+        "drop": (0.02, 0.03),
+        "alone": 0.53,
+        "above": (0.02, 0.04),
+    }
+    made = record(dict.fromkeys("abcdefghijkl", faint), whole=0.75)
+    assert answers(Facts(made, read_thresholds()))["a"].informative.answer == "unclear"
+    assert "uninformative" not in verdicts(find(made)).values()
+
+
+def test_to_deny_does_not_get_easier_with_more_modalities():
+    # Clearly above 0 for one modality, not so among five: neither yes nor no.
+    faint = UNREAD | {"alone": 0.53, "above": (0.03, 0.025)}
+    made = record({"a": USED, **dict.fromkeys("bcde", faint)})
+    assert answers(Facts(made, read_thresholds()))["b"].informative.answer == "unclear"
+
+
 def test_the_model_itself_can_prove_information_but_not_its_absence():
     assert of_b({"contribution": 0.2, "drop": 0.2, "inside": 0.8}).informative.source == "model"
     assert of_b({"contribution": 0.2, "drop": 0.2, "inside": 0.5}).informative.answer == "unclear"

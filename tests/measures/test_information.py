@@ -20,7 +20,7 @@ PROBES = ("modality", "features", "reason", "learnt_from", "said", "n")
 
 
 def _evidence(folder, cells, reasons=(), *, n=40, groups=None, task="multiclass"):
-    """``cells``: (modality, features) -> score, constant, luck, gain, entropy, ``(n, 5)``."""
+    """``cells``: (modality, features) -> score, constant, luck, gain, missed, entropy, ``(n, 6)``."""
     rows = {name: [] for name in ("sample_id", "group", "modality", "features")}
     owners = [f"s{i}" for i in range(n)] if groups is None else [f"g{g}" for g in groups]
     numbers, probes = [], []
@@ -43,8 +43,8 @@ def _evidence(folder, cells, reasons=(), *, n=40, groups=None, task="multiclass"
         )
     columns = dict(zip(PROBES, map(list, zip(*probes)), strict=True))
     write_further(folder / "information_probes", columns)
-    table = np.concatenate(numbers) if numbers else np.zeros((0, 5))
-    named = zip(("score", "constant", "luck", "gain", "entropy"), table.T, strict=True)
+    table = np.concatenate(numbers) if numbers else np.zeros((0, 6))
+    named = zip(("score", "constant", "luck", "gain", "missed", "entropy"), table.T, strict=True)
     write_further(folder / "information", {**rows, **dict(named)})
     classes = ("value",) if task == "regression" else ("no", "yes")
     return Evidence(base.coalitions, ("audio", "image"), classes, groups is not None, 0, 500, task)
@@ -56,9 +56,9 @@ def _measured(evidence):
     return {tuple(row.labels.values()): row.estimate for row in result.rows}, result
 
 
-def _cell(right, constant, gain=0.3, entropy=0.7, luck=0.0):
+def _cell(right, constant, gain=0.3, entropy=0.7, luck=0.0, missed=0.0):
     right, constant = np.asarray(right, float), np.asarray(constant, float)
-    rest = np.tile([luck, gain, entropy], (len(right), 1))
+    rest = np.tile([luck, gain, missed, entropy], (len(right), 1))
     return np.column_stack([right, constant, rest])
 
 
@@ -92,6 +92,16 @@ def test_a_probe_that_found_nothing(tmp_path):
     above, gain = found["audio", "above chance", "best"], found["audio", "gain", "best"]
     assert above.value == 0 and -0.04 < above.low < 0 < above.high < 0.04
     assert (gain.value, gain.low, gain.high) == (0, 0, 0)
+
+
+def test_it_may_have_missed_something(tmp_path):
+    same = [1] * 55 + [0] * 45
+    cell = _cell(same, same, gain=0.0, missed=0.018)
+    found, _ = _measured(_evidence(tmp_path, {("audio", "best"): cell}, n=100))
+    above, gain = found["audio", "above chance", "best"], found["audio", "gain", "best"]
+    assert (gain.value, gain.low, gain.high) == (0, 0, pytest.approx(0.018 / 0.7))
+    assert above.value == 0 and above.high == pytest.approx(np.sqrt(0.018 / 2))
+    assert "up to what may have been missed" in above.method
 
 
 def test_the_interval_is_shifted_by_how_lucky_the_constant_was(tmp_path):
@@ -129,6 +139,7 @@ def test_numbers_have_r2(tmp_path):
             -((truth - truth.mean()) ** 2),
             np.zeros(300),
             truth**2 - (truth - predicted) ** 2,
+            np.zeros(300),
             truth**2,
         ]
     )
@@ -149,7 +160,7 @@ def test_modalities_do_not_need_the_same_samples(tmp_path):
         "modality": ["audio", "audio", "image"],
         "features": ["best"] * 3,
         **{name: [1.0, 0.0, 1.0] for name in ("score", "gain", "entropy")},
-        **{name: [0.0] * 3 for name in ("constant", "luck")},
+        **{name: [0.0] * 3 for name in ("constant", "luck", "missed")},
     }
     for path in (tmp_path / "information").glob("*"):
         path.unlink()
@@ -209,8 +220,10 @@ def test_intervals_cover(n, prior, sharp, size):
         question = Decisions(y[:, None], len(prior))
         right, gain = logp.argmax(1) == y, logp[np.arange(n), y] - base
         luck = np.full(n, question.luck()[0])
-        rows = np.column_stack([np.ones(n), right, question.constant(), luck, gain, -base])
-        sums = rows.reshape(n // size, size, 6).sum(1)
+        rows = np.column_stack(
+            [np.ones(n), right, question.constant(), luck, gain, 0 * gain, -base]
+        )
+        sums = rows.reshape(n // size, size, 7).sum(1)
         for name, e in information._estimates(evidence, sums).items():
             hits[name] += e.low <= truth[name] <= e.high
     assert all(0.917 <= count / 1000 <= 0.983 for count in hits.values()), hits

@@ -16,6 +16,7 @@ from mmaudit.typing import FloatArray, IntArray
 
 __all__ = [
     "LARGEST_FILE",
+    "MOST_COLUMNS",
     "MOST_FILES",
     "MOST_POINTS",
     "Columns",
@@ -31,6 +32,7 @@ __all__ = [
     "known_column",
     "listed",
     "said",
+    "valid_text",
 ]
 
 MOST_POINTS = 20_000_000
@@ -38,6 +40,9 @@ MOST_POINTS = 20_000_000
 
 LARGEST_FILE = 2**30
 """Bytes of a text log that are read at most."""
+
+MOST_COLUMNS = 5_000
+"""Series of a table that are read at most."""
 
 MOST_FILES = 10_000
 """Logs that are read below a folder at most."""
@@ -229,6 +234,11 @@ def listed(names: Sequence[str], most: int = 8) -> str:
     """
     shown = ", ".join(f"'{said(name, 60)}'" for name in names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def valid_text(text: str) -> str:
+    """A text that can be written: half of a surrogate pair, as JSON and names of files may have it, becomes '?'."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def counted(number: int, what: str, many: str | None = None) -> str:

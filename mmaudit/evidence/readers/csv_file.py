@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mmaudit.evidence.readers.base import Columns, Run, check_size, counted, known_column, said
+from mmaudit.evidence.readers.base import (
+    MOST_COLUMNS,
+    Columns,
+    Run,
+    check_size,
+    counted,
+    known_column,
+    said,
+)
 from mmaudit.evidence.readers.table import runs_of_frame
 from mmaudit.exceptions import LogError
 
@@ -109,6 +117,10 @@ def read_table(path: Path) -> TextTable:
     names = first_names(header)
     if not names:
         raise LogError(f"{name} has no header; expected a line with the names of the columns.")
+    if len(names) > MOST_COLUMNS:
+        raise LogError(
+            f"{name} has {len(names):,} columns; tables of up to {MOST_COLUMNS:,} are read."
+        )
     if all(_is_number(cell) for cell in names):
         raise LogError(
             f"{name} has no header: its first line is all numbers; write the names of the columns above it."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ from mmaudit.evidence.readers.base import (
     flat_items,
     said,
 )
+from mmaudit.evidence.readers.jsonl import valid_names
 from mmaudit.evidence.readers.table import runs_of_frame
 from mmaudit.exceptions import LogError
 
@@ -65,12 +67,22 @@ def _of_file(file: Path, title: str, columns: Columns) -> list[Run]:
         raise LogError(
             f"{said(file.name)} is no state of a Hugging Face Trainer; expected JSON with a 'log_history'."
         ) from None
-    kept = [{k: v for k, v in flat_items(row) if not k.endswith(_ABOUT_SPEED)} for row in rows]
+    kept = [
+        {k: v for k, v in valid_names(dict(flat_items(row))).items() if _is_logged(k, row)}
+        for row in rows
+    ]
     names = list(dict.fromkeys(name for row in kept for name in row))
     written = {name: pd.Series([row.get(name) is not None for row in kept]) for name in names}
     frame = pd.DataFrame.from_records(kept, columns=names)
     runs = runs_of_frame(file, "Hugging Face Trainer", frame, columns, written=written)
     return [replace(run, title=title) for run in runs]
+
+
+def _is_logged(name: str, row: dict[str, Any]) -> bool:
+    """Whether a value is of a point in the training: neither a speed nor part of the summary that the last row is."""
+    if name.endswith(_ABOUT_SPEED):
+        return False
+    return "train_runtime" not in row or name in ("step", "epoch")
 
 
 def _states(folder: Path) -> dict[Path, Path]:

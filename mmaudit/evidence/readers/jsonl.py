@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mmaudit.evidence.readers.base import (
+    MOST_COLUMNS,
     MOST_POINTS,
     Columns,
     Run,
@@ -22,11 +23,12 @@ from mmaudit.evidence.readers.base import (
     flat_items,
     known_column,
     said,
+    valid_text,
 )
 from mmaudit.evidence.readers.table import runs_of_frame
 from mmaudit.exceptions import LogError
 
-__all__ = ["JSONLinesReader", "JSONReader", "lists_run"]
+__all__ = ["JSONLinesReader", "JSONReader", "lists_run", "valid_names"]
 
 _OURS = ("history.jsonl", "losses.jsonl")
 _LINES_AT_ONCE = 20_000
@@ -138,7 +140,7 @@ class JSONReader:
             raise LogError(
                 f"{said(path.name)}: expected a mapping of lists, a list of such mappings, or a list of rows."
             )
-        flat = [dict(flat_items(row)) for row in found]
+        flat = [valid_names(dict(flat_items(row))) for row in found]
         if any(_is_series(value) for row in flat for value in row.values()):
             runs = [lists_run(path, row, columns, at) for at, row in enumerate(flat)]
             runs = [run for run in runs if run.series]
@@ -194,6 +196,14 @@ def lists_run(path: Path, row: Mapping[str, Any], columns: Columns, at: int) -> 
     return Run(f"{path.stem} {whose}", "JSON", (path,), series)
 
 
+def valid_names(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose names and texts can be written."""
+    return {
+        valid_text(name): valid_text(value) if isinstance(value, str) else value
+        for name, value in row.items()
+    }
+
+
 def _recorded(folder: Path) -> list[Path]:
     """Loss records of trainings in and below a folder."""
     return [file for name in _OURS for file in files_below(folder, name)]
@@ -207,6 +217,7 @@ def _parts(path: Path, notes: list[str]) -> Iterator[tuple[list[dict[str, Any]],
     """
     with path.open("rb") as file:
         number, first = 0, True
+        columns: set[str] = set()
         while True:
             lines: list[bytes] = []
             size = 0
@@ -238,7 +249,14 @@ def _parts(path: Path, notes: list[str]) -> Iterator[tuple[list[dict[str, Any]],
                 raise LogError(f"{said(path.name)}: expected one JSON object a line.")
             if any(isinstance(value, dict) for row in rows for value in row.values()):
                 rows = [dict(flat_items(row)) for row in rows]
+            if b"\\ud" in text.lower():
+                rows = [valid_names(row) for row in rows]
             number += len(lines)
+            columns.update(name for row in rows for name in row)
+            if len(columns) > MOST_COLUMNS:
+                raise LogError(
+                    f"{said(path.name)} has more than {MOST_COLUMNS:,} different names; up to so many are read."
+                )
             if rows:
                 yield rows, b"NaN" in text or b"nan" in text
 

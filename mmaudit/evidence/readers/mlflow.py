@@ -22,6 +22,7 @@ from mmaudit.evidence.readers.base import (
     check_points,
     check_size,
     said,
+    valid_text,
 )
 from mmaudit.evidence.readers.table import numbers
 from mmaudit.exceptions import LogError
@@ -101,7 +102,7 @@ def _of_database(path: Path) -> list[Run]:
             ]
     except (sqlite3.Error, pd.errors.DatabaseError) as error:
         raise LogError(
-            f"{said(path.name)} cannot be read as an MLflow database: {said(str(error), 120)}"
+            f"{said(path.name)} cannot be read as an MLflow database: {said(str(error).rsplit(chr(39) + ': ', 1)[-1], 120)}"
         ) from None
     frame["value"] = pd.to_numeric(frame["value"], errors="coerce").where(
         frame["is_nan"] == 0, np.nan
@@ -147,7 +148,7 @@ def _of_folders(path: Path) -> list[Run]:
             if len(files) >= MOST_FILES:
                 raise LogError(f"{said(path.name)} has more than {MOST_FILES:,} metrics in a run.")
             check_size(file)
-            series[file.relative_to(folder / "metrics").as_posix()] = _of_lines(file)
+            series[valid_text(file.relative_to(folder / "metrics").as_posix())] = _of_lines(file)
             files.append(file)
         named = folder / "tags" / _NAME_TAG
         title = (

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mmaudit.evidence.readers.base import (
+    MOST_COLUMNS,
     Columns,
     Kind,
     Run,
@@ -54,6 +55,10 @@ def runs_of_frame(
     """
     frame = frame.set_axis(_distinct([str(name) for name in frame.columns]), axis=1)
     names = list(frame.columns)
+    if len(names) > MOST_COLUMNS:
+        raise LogError(
+            f"{said(path.name)} has {len(names):,} columns; tables of up to {MOST_COLUMNS:,} are read."
+        )
     missing = sorted(columns.named() - set(names))
     if missing:
         raise LogError(
@@ -79,14 +84,15 @@ def runs_of_frame(
         cells = {}
         for name in measured:
             value = numbers(frame[name])
-            if not np.isfinite(value).any():
-                continue
             there = (
                 written[name].to_numpy(bool)
                 if written is not None and name in written
                 else frame[name].notna().to_numpy()
             )
             words = there & np.isnan(value) & ~_says_not_a_number(frame[name], there)
+            # A column of texts is no series; one that has a number, or says that it has none, is.
+            if not (there & ~words).any():
+                continue
             if words.any():
                 said_of_it.append(
                     f"{counted(int(words.sum()), 'cell')} of '{said(name)}' in {said(path.name)} are no numbers: left out."
@@ -104,7 +110,7 @@ def runs_of_frame(
     for name, (rows, value) in cells.items():
         for code in np.unique(codes[rows]):
             own = rows[codes[rows] == code] if len(uniques) > 1 else rows
-            if not np.isnan(value[own]).all():
+            if len(own):
                 series = Series(step[own], epoch[own], value[own], order[own])
                 tables.setdefault(str(uniques[code]), {})[name] = series.counted()
     if not tables:

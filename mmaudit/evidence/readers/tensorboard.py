@@ -67,7 +67,8 @@ class TensorBoardReader:
             folders.setdefault(file.parent, []).append(file)
         library = _library()
         runs: list[Run] = []
-        left, empty = MOST_POINTS, []
+        left = MOST_POINTS
+        damages: list[str] = []
         for folder, parts in folders.items():
             place = folder.relative_to(path).as_posix() if path.is_dir() else ""
             run = _of_folder("" if place == "." else place, parts, library, left)
@@ -75,12 +76,10 @@ class TensorBoardReader:
             if run.series:
                 runs.append(run)
             else:
-                empty += [place, *run.notes]
+                damages += run.notes
         if not runs:
-            why = next((note for note in empty if note.endswith(".")), "")
-            raise LogError(
-                f"{said(path.name)} has no scalars: its event files are empty or hold other things. {why}".strip()
-            )
+            why = damages[0] if damages else "its event files are empty or hold other things."
+            raise LogError(f"{said(path.name)} has no scalars: {why}")
         root = path.resolve().name if path.is_dir() else path.resolve().parent.name
         return join_splits(runs, root or path.stem)
 
