@@ -258,6 +258,18 @@ class CoalitionEvaluator:
         self.take_cost()
         return whole[0]
 
+    def in_parts(
+        self, batch: MaskedBatch, attempt: Callable[[MaskedBatch], list[Tensor]]
+    ) -> list[Tensor]:
+        """Whatever else is asked of the model for a batch, in halves where memory runs out; no part of the evidence.
+
+        Args:
+            batch: To be looked at.
+            attempt: Gives tensors with a row for each sample of the batch it is given.
+        """
+        with torch.no_grad():
+            return self._with_less_memory(batch, attempt)
+
     def _with_less_memory(
         self, batch: MaskedBatch, attempt: Callable[[MaskedBatch], list[Tensor]]
     ) -> list[Tensor]:

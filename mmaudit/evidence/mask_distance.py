@@ -53,13 +53,13 @@ def collect_mask_distance(surroundings: Surroundings) -> tuple[Note, ...]:
     for batch in source.batches(stride=step):
         with described(batch):
             prepared = collector.prepare(batch)
-            real = _seen(surroundings, prepared, prepared.whole)
-            first = _seen(surroundings, prepared, prepared.coalition(0))
+            real = _seen(surroundings, prepared, None)
+            first = _seen(surroundings, prepared, 0)
             again = first
             try:
                 if second is not None:
                     other = _prepared_again(collector, second, batch)
-                    again = _seen(surroundings, other, other.coalition(0))
+                    again = _seen(surroundings, other, 0)
             except MMAuditError:  # said where the coalitions are evaluated under this mask
                 second = None
         ids += list(batch.ids)
@@ -155,27 +155,37 @@ def encoder_outputs(
     return found
 
 
-def _seen(surroundings: Surroundings, batch: MaskedBatch, data: Any) -> dict[str, np.ndarray]:
-    """Modality -> what is compared, ``(n, d)``."""
-    evaluator = surroundings.collector.evaluator
-    found = encoder_outputs(
-        evaluator.model,
-        evaluator.caller,
-        surroundings.structure.record.encoders,
-        data,
-        batch.n,
-    )
-    for name, part in surroundings.spec.modalities.items():
-        if name in found:
-            continue
-        inputs = []
-        for path, (modality, _) in batch.replaced.items():
-            value = batch.values[path] if data is batch.whole else batch.masked(path)
-            if modality == name and isinstance(value, Tensor) and batch.dims[path] is not None:
-                inputs.append(_flat(value.movedim(batch.dims[path] or 0, 0)))
-        if inputs and len(inputs) <= len(part.inputs):
-            found[name] = torch.cat(inputs, 1)
-    return {name: values.numpy() for name, values in found.items()}
+def _seen(
+    surroundings: Surroundings, batch: MaskedBatch, coalition: int | None
+) -> dict[str, np.ndarray]:
+    """Modality -> what is compared, ``(n, d)``; of the batch as it is, or with a coalition's modalities present."""
+    evaluator, names = surroundings.collector.evaluator, surroundings.spec.names
+
+    def look(part: MaskedBatch) -> list[Tensor]:
+        data = part.whole if coalition is None else part.coalition(coalition)
+        encoders = surroundings.structure.record.encoders
+        found = encoder_outputs(evaluator.model, evaluator.caller, encoders, data, part.n)
+        for name in names:
+            if name not in found:
+                found[name] = _of_inputs(surroundings, part, name, masked=coalition is not None)
+        return [found[name] for name in names]
+
+    seen = zip(names, evaluator.in_parts(batch, look), strict=True)
+    return {name: values.numpy() for name, values in seen if values.shape[1]}
+
+
+def _of_inputs(
+    surroundings: Surroundings, batch: MaskedBatch, name: str, *, masked: bool
+) -> Tensor:
+    """The inputs of a modality side by side; nothing, ``(n, 0)``, where they cannot be compared."""
+    inputs = []
+    for path, (modality, _) in batch.replaced.items():
+        value = batch.masked(path) if masked else batch.values[path]
+        if modality == name and isinstance(value, Tensor) and batch.dims[path] is not None:
+            inputs.append(_flat(value.movedim(batch.dims[path] or 0, 0)))
+    if inputs and len(inputs) <= len(surroundings.spec.modalities[name].inputs):
+        return torch.cat(inputs, 1)
+    return torch.zeros(batch.n, 0)
 
 
 def _flat(tensor: Tensor) -> Tensor:

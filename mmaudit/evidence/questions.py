@@ -197,7 +197,7 @@ class Decisions(Question):
         self, answers: Sequence[FloatArray], prior: FloatArray, units: IntArray
     ) -> FloatArray:
         """Of the log-likelihood."""
-        moves = np.sum([self._moves(answer, prior) for answer in answers], axis=0)
+        moves = _centred(np.sum([self._moves(answer, prior) for answer in answers], axis=0))
         mean = (prior * moves).sum(-1)
         rise = np.where(self.known, self._of_truth(moves) - mean, 0.0)
         bend = np.where(self.known, (prior * (moves - mean[..., None]) ** 2).sum(-1), 0.0)
@@ -286,7 +286,7 @@ class Numbers(Question):
         self, answers: Sequence[FloatArray], prior: FloatArray, units: IntArray
     ) -> FloatArray:
         """Of half the squared error."""
-        moves = np.where(self.known, np.sum(answers, axis=0) - len(answers) * prior, 0.0)
+        moves = np.where(self.known, _centred(np.sum(answers, axis=0)), 0.0)
         rise = moves * np.where(self.known, self.truth - prior, 0.0)
         return np.stack([rise.sum(0), _variance(rise, units), (moves**2).sum(0)])
 
@@ -317,6 +317,11 @@ def missed(slopes: FloatArray, *, squared: bool) -> FloatArray:
     most = np.maximum(0.0, slope + _NORMAL * np.sqrt(variance)) ** 2
     halves = 1.0 if squared else 0.5
     return np.where(curvature > _FLAT, halves * most / np.maximum(curvature, _FLAT), 0.0)
+
+
+def _centred(moves: FloatArray) -> FloatArray:
+    """Less the mean over samples: what is said alike of all of them is said of none."""
+    return np.asarray(moves - moves.mean(0))
 
 
 def _variance(rise: FloatArray, units: IntArray) -> FloatArray:

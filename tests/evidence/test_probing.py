@@ -211,13 +211,14 @@ def test_what_may_have_been_missed_is_about_what_so_few_samples_hide():
 
 
 def test_what_was_missed_is_the_square_of_the_largest_weight():
-    """By hand: moves of .5, three of four right, so that slope, variance and curvature are known."""
+    """By hand: less their mean, moves are .25 (two right, one wrong of four) and -.75 (right)."""
     question = Decisions(np.array([1, 1, 0, 0] * 25)[:, None], 2)
     answer = np.array([1.0, 1.0, 0.0, 1.0] * 25)[:, None]
     prior = np.array([[0.5, 0.5]])
     slopes = question.slopes([answer], prior, np.arange(100))
-    assert slopes[:, 0] == pytest.approx([25.0, 25.0, 25.0])
-    assert missed(slopes, squared=False)[0] == pytest.approx((25 + 1.959964 * 5) ** 2 / 50)
+    assert slopes[:, 0] == pytest.approx([25.0, 18.75, 18.75])
+    most = (25 + 1.959964 * np.sqrt(18.75)) ** 2 / (2 * 18.75)
+    assert missed(slopes, squared=False)[0] == pytest.approx(most)
     together = question.slopes([answer], prior, np.arange(100) // 4)
     assert together[1, 0] == pytest.approx(25 * 1.0)
     assert missed(np.array([[-20.0], [25.0], [25.0]]), squared=False)[0] == 0

@@ -78,13 +78,14 @@ class CSVReader:
 
 
 def first_names(head: bytes) -> list[str]:
-    """The cells of the first line that is no comment; none where it is no text."""
-    text = _COMMENTS.sub(b"", head).lstrip(b"\r\n") or head
-    try:
-        first = text.decode("utf-8-sig", "ignore").splitlines()[0][:_LONGEST_HEADER]
-    except IndexError:
-        return []
-    if "\0" in first or "\ufffd" in first:
+    """The cells of the header, given the beginning of a file; none where it is no text."""
+    text = _without_comments(head.removeprefix(b"\xef\xbb\xbf")).lstrip(b"\r\n")
+    return _cells(re.split(rb"[\r\n]", text, maxsplit=1)[0])
+
+
+def _cells(line: bytes) -> list[str]:
+    first = line[:_LONGEST_HEADER].decode("utf-8", "ignore")
+    if "\0" in first or not first:
         return []
     separator = _separator(first)
     try:
@@ -114,7 +115,7 @@ def read_table(path: Path) -> TextTable:
     if len(header) > _LONGEST_HEADER:
         raise LogError(f"the first line of {name} is longer than 1 MB; expected a header.")
     separator = _separator(header.decode("utf-8", "replace"))
-    names = first_names(header)
+    names = _cells(header)
     if not names:
         raise LogError(f"{name} has no header; expected a line with the names of the columns.")
     if len(names) > MOST_COLUMNS:
@@ -192,7 +193,7 @@ def _without_comments(data: bytes) -> bytes:
     while rest.lstrip(b" \t\n").startswith(b"#"):
         line, _, rest = rest.lstrip(b" \t\n").partition(b"\n")
         last = line.lstrip(b"# \t")
-    first = first_names(rest.partition(b"\n")[0])
+    first = _cells(rest.lstrip(b"\r\n").partition(b"\n")[0])
     rest = _COMMENTS.sub(b"", rest)
     if last and first and all(_is_number(cell) for cell in first):
         return last + b"\n" + rest
