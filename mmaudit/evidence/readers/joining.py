@@ -78,7 +78,7 @@ def join_splits(runs: Sequence[Run], root: str) -> list[Run]:
     for key, group in groups.items():
         splits = {split for i in group for split in _splits(PurePosixPath(runs[i].title).name)}
         own = parents.get(key)
-        scalars = any(_of_scalars(runs[i]) for i in group)
+        scalars = any(_of_scalars(runs[i]) is not None for i in group)
         if len(splits) < 2 and not (scalars and own is not None):
             continue
         members = [own, *group] if scalars and own is not None and own not in group else group

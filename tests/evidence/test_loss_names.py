@@ -1,0 +1,150 @@
+"""Names of losses as people write them: the heads that are guessed, and that it is told."""
+
+import numpy as np
+import pytest
+
+from mmaudit.evidence.loss_map import LossMap, read_map
+from mmaudit.evidence.loss_names import guess_map, of_test_set
+from mmaudit.evidence.readers import Run, Series
+from mmaudit.exceptions import LogError
+
+COUNT = np.arange(4)
+SERIES = Series(COUNT, COUNT.astype(float), np.ones(4), COUNT)
+ONE = Series(COUNT[:1], np.zeros(1), np.ones(1), COUNT[:1])
+
+
+def run(*names, title="r"):
+    return Run(title, "CSV", (), {name: SERIES for name in names})
+
+
+def heads(*names):
+    found = guess_map([run(*names)]).map
+    return {head: (pair.train, pair.validation) for head, pair in found.heads.items()}, found
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{split}/{head}_loss", "{split}_{head}_loss", "loss_{head}/{split}", "{head}/{split}/loss", "{split}_loss_{head}",
+        "{split}.nll.{head}", "{head} {split} loss", "{split}-{head}-loss", "metrics/{split}/{head}/loss", "{split}/{head}_loss_epoch",
+        "{split}_{head}_cross_entropy", "{split}|{head}|Loss",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("splits", [("train", "val"), ("Train", "Valid"), ("training", "validation"), ("trn", "dev"), ("train", "eval")])  # fmt: skip
+def test_one_pattern_for_all(pattern, splits):
+    names = [pattern.format(split=s, head=h) for h in ("audio", "text", "fusion") for s in splits]
+    found, used = heads(*names)
+    expected = {h: tuple(pattern.format(split=s, head=h) for s in splits) for h in ("audio", "text")}
+    assert found == {**expected, "joint": tuple(names[4:])}
+    assert used.joint_head == "joint"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("trainAudioLoss", "valAudioLoss", "trainLoss", "valLoss"), {"audio": 0, "joint": 2}),
+        (("audio_loss", "val_audio_loss", "loss", "val_loss"), {"audio": 0, "joint": 2}),
+        (("loss_v", "val_loss_v"), {"v": 0}),
+        (("Loss/train", "Loss/val"), {"joint": 0}),
+        (("epoch/loss", "epoch/val_loss"), {"joint": 0}),
+        (("trainloss", "valloss"), {"joint": 0}),
+        (("CELoss/train", "CELoss/val"), {"joint": 0}),
+        (("loss1/train", "loss1/val", "loss2/train", "loss2/val"), {"1": 0, "2": 2}),
+        (("train_av_loss", "val_av_loss", "train_audio_loss", "val_audio_loss"), {"audio": 2, "joint": 0}),
+        (("train/loss", "train/val_loss"), {"joint": 0}),
+        (("eval_train_loss", "eval_val_loss", "loss"), {"joint": 0}),
+        (("train_loss", "test_loss"), {"joint": 0}),
+    ],
+)  # fmt: skip
+def test_habits(names, expected):
+    found, _ = heads(*names)
+    assert found == {head: (names[i], names[i + 1]) for head, i in expected.items()}
+
+
+def test_the_sum_of_several_losses_is_not_taken_for_the_joint_head():
+    found, _ = heads(
+        "train_loss", "val_loss", "train_total_loss", "val_total_loss", "train_fusion_loss", "val_fusion_loss",
+        "train_audio_loss", "val_audio_loss",
+    )  # fmt: skip
+    assert found["joint"] == ("train_fusion_loss", "val_fusion_loss")
+    found, _ = heads("train_total_loss", "val_total_loss", "train_loss", "val_loss")
+    assert found["joint"] == ("train_loss", "val_loss")
+
+
+def test_names_that_differ_are_told():
+    guess = guess_map([run("train_loss", "val_fusion_loss", "train_a_loss", "val_a_loss")])
+    assert guess.map.heads["joint"].train == "train_loss"
+    assert any("called differently" in text for text in guess.sentences)
+
+
+def test_of_several_series_the_best_is_taken_and_the_others_are_told():
+    names = ("train/loss_step", "train/loss_epoch", "train/clean_loss", "val/loss", "best_val_loss", "loss_scale")
+    guess = guess_map([run(*names)])
+    assert guess.map.heads["joint"].train == "train/clean_loss"
+    assert "2 other losses left out" in guess.sentences[-1]
+    mixed = Run("r", "", (), {"train_loss": ONE, "loss": SERIES, "val_loss": SERIES})
+    assert guess_map([mixed]).map.heads["joint"].train == "loss"
+
+
+def test_evaluation_sets_share_a_train_loss():
+    guess = guess_map([run("loss", "eval_g0_loss", "eval_g1_loss")])
+    assert guess.map.evaluation_sets
+    assert set(guess.map.heads) == {"g0", "g1"}
+    assert any("not heads of their own" in text for text in guess.sentences)
+
+
+def test_a_test_loss_stands_in_and_says_so():
+    guess = guess_map([run("train_loss", "test_loss")])
+    assert "No validation loss" in guess.sentences[0]
+    assert of_test_set("test_loss") and not of_test_set("val_loss")
+
+
+def test_the_map_that_most_runs_have():
+    full = run("train_loss", "val_loss", "train_a_loss", "val_a_loss")
+    crashed = run("train_loss", "train_a_loss")
+    guess = guess_map([crashed, full, full, run("lr")])
+    assert set(guess.map.heads) == {"a", "joint"}
+
+
+@pytest.mark.parametrize("names", [("accuracy", "lr"), ("train/policy_entropy",), ("train_loss",), ()])
+def test_nothing_to_guess(names):
+    with pytest.raises(LogError, match="name them in a map"):
+        guess_map([run(*names)])
+
+
+def test_a_guess_can_be_saved_and_read_back(tmp_path):
+    found = guess_map([run("train_é_loss", "val_é_loss", "loss", "val_loss")]).map
+    path = tmp_path / "heads.yaml"
+    path.write_text(found.text(), encoding="utf-8")
+    assert read_map(path) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &a [x]\nb: *a\n", "aliases"),
+        ("!!python/object/apply:os.system ['true']", "cannot be read"),
+        ("[" * 5000, "nested too deep"),
+        ("- " * 5000, "nested too deep"),
+        ("5", "expected heads"),
+        ("heads: {a: {train: x}}", "heads.a.validation"),
+        ("heads: {a: {train: x, validation: y, z: 1}}", "heads.a.z"),
+        ("heads: {a: {train: x, validation: y}}\njoint: b\n", "no head"),
+        ("heads: {}", "heads"),
+        ("x" * 200_000, "larger than"),
+        (b"\xff\xfe\x00", "cannot be read"),
+    ],
+)
+def test_no_map(tmp_path, text, message):
+    path = tmp_path / "heads.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(LogError, match=message) as caught:
+        read_map(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(LogError):
+        read_map(tmp_path / "missing.yaml")
+
+
+def test_a_map_is_itself():
+    found = LossMap.model_validate({"heads": {"a": {"train": "x", "validation": "y"}}})
+    assert read_map(found) is found and found.joint_head is None

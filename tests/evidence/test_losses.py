@@ -1,0 +1,286 @@
+"""Common checkpoints: windows, granularities, restarts, gaps; and what speaks against the comparison."""
+
+import numpy as np
+import pytest
+
+from mmaudit.evidence.loss_map import read_map
+from mmaudit.evidence.losses import MOST_CHECKPOINTS, align
+from mmaudit.evidence.readers import Run, Series
+from mmaudit.exceptions import LogError
+
+JOINT = read_map({"heads": {"joint": {"train": "t", "validation": "v"}}})
+T = 12
+FALL = np.exp(-np.arange(T) / 4)
+
+
+def series(values, *, step=None, epoch=None):
+    values = np.asarray(values, dtype=float)
+    n = len(values)
+    return Series(
+        np.full(n, -1) if step is None else np.asarray(step),
+        np.full(n, np.nan) if epoch is None else np.asarray(epoch, dtype=float),
+        values,
+        np.arange(n),
+    )
+
+
+def run(**found):
+    return Run("r", "CSV", (), found)
+
+
+def kinds(losses):
+    return {flag.kind for flag in losses.flags}
+
+
+def heads(*names, joint="joint"):
+    return read_map(
+        {
+            "heads": {n: {"train": f"t_{n}", "validation": f"v_{n}"} for n in names},
+            "joint": joint if joint in names else None,
+        }
+    )
+
+
+def curves(**pairs):
+    found = {}
+    for name, (train, validation) in pairs.items():
+        at = np.arange(len(train))
+        found[f"t_{name}"], found[f"v_{name}"] = series(train, epoch=at), series(validation, epoch=at)
+    return found
+
+
+def test_batches_against_epochs_by_steps():
+    losses = align(
+        run(t=series(np.arange(10), step=np.arange(1, 11)), v=series([5, 6], step=[5, 10])), JOINT
+    )
+    assert losses.axis == "step" and losses.at.tolist() == [5, 10]
+    assert losses.train.tolist() == [[2.0, 7.0]]
+    assert "mean of the (about 5)" in losses.window and "window" in kinds(losses)
+
+
+def test_one_value_for_each_epoch_is_taken_as_it_is():
+    losses = align(
+        run(t=series(np.arange(10), epoch=np.arange(10)), v=series([5, 6], epoch=[4, 9])), JOINT
+    )
+    assert losses.train.tolist() == [[4.0, 9.0]]
+    assert losses.window == "train loss as logged at each checkpoint"
+
+
+def test_several_validations_in_an_epoch_are_told_apart_by_steps():
+    validation = series([3, 2, 1], step=[5, 10, 15], epoch=[0, 0, 1])
+    losses = align(run(t=series(np.ones(15), step=np.arange(1, 16), epoch=[0] * 10 + [1] * 5), v=validation), JOINT)
+    assert losses.axis == "step" and len(losses.at) == 3
+
+
+def test_validation_before_any_training_is_no_gap():
+    losses = align(
+        run(t=series([1, 2], step=[5, 10]), v=series([9, 8, 7], step=[0, 5, 10])), JOINT
+    )
+    assert losses.at.tolist() == [5, 10] and "gap" not in kinds(losses)
+
+
+def test_gaps_are_told():
+    losses = align(run(t=series([1, 2], step=[5, 20]), v=series([9, 8, 7, 6], step=[5, 10, 15, 20])), JOINT)
+    assert losses.at.tolist() == [5, 20]
+    (gap,) = [flag for flag in losses.flags if flag.kind == "gap"]
+    assert "2 of 4 checkpoints" in gap.text
+
+
+def test_a_restart_counts_what_was_written_last():
+    steps = [1, 2, 3, 4, 5, 6, 4, 5, 6, 7, 8]
+    values = [0, 0, 0, 9, 9, 9, 1, 1, 1, 1, 1]
+    losses = align(
+        run(t=series(values, step=steps), v=series([1, 9, 1, 1], step=[3, 6, 6, 8])), JOINT
+    )
+    assert losses.train.tolist() == [[0.0, 1.0, 1.0]] and losses.validation.tolist() == [[1, 1, 1]]
+    (restart,) = [flag for flag in losses.flags if flag.kind == "restart"]
+    assert "went back 1 time; 3 points" in restart.text
+
+
+def test_values_of_one_step_in_a_row_are_batches_and_no_restart():
+    losses = align(
+        run(t=series([1, 3, 5, 7], step=[1, 1, 2, 2]), v=series([2, 4, 6, 8], step=[1, 1, 2, 2])), JOINT
+    )
+    assert losses.train.tolist() == [[2.0, 6.0]] and losses.validation.tolist() == [[3.0, 7.0]]
+    assert "restart" not in kinds(losses)
+
+
+def test_disorder_is_sorted_and_told():
+    rng = np.random.default_rng(0)
+    steps = rng.permutation(1000)
+    losses = align(
+        run(t=series(steps / 100, step=steps), v=series(np.arange(10), step=np.arange(99, 1000, 100))), JOINT
+    )
+    np.testing.assert_allclose(losses.train[0], np.arange(10) + 0.495)
+    assert "order" in kinds(losses)
+
+
+def test_calls_of_a_logger_that_counts_each():
+    """Validation at step 0, train at 1, validation at 2, ...: the two of an epoch belong together."""
+    even, odd = np.arange(0, 12, 2), np.arange(1, 12, 2)
+    losses = align(run(t=series(even, step=odd), v=series(even, step=even)), JOINT)
+    assert losses.train.tolist() == losses.validation.tolist() and "order" in kinds(losses)
+
+
+def test_heads_that_are_validated_in_turn():
+    at = np.arange(0, 60, 10)
+    found = {
+        "t_a": series(at, step=at), "t_b": series(at, step=at + 1),
+        "v_a": series(at, step=at + 2), "v_b": series(at, step=at + 3),
+    }  # fmt: skip
+    losses = align(run(**found), heads("a", "b"))
+    assert losses.at.tolist() == (at + 3).tolist() and "order" in kinds(losses)
+    assert losses.train.tolist() == losses.validation.tolist()
+
+
+def test_heads_that_are_validated_more_rarely():
+    found = {
+        "t_a": series(np.arange(10), epoch=np.arange(10)), "v_a": series(np.arange(10), epoch=np.arange(10)),
+        "t_b": series(np.arange(10), epoch=np.arange(10)), "v_b": series([4, 9], epoch=[4, 9]),
+    }  # fmt: skip
+    losses = align(run(**found), heads("a", "b"))
+    assert losses.at.tolist() == [4, 9] and losses.train.tolist() == [[4, 9], [4, 9]]
+    assert "8 validations left out" in next(f.text for f in losses.flags if f.kind == "gap")
+
+
+def test_without_steps_and_epochs_points_count():
+    losses = align(run(t=series(FALL), v=series(FALL)), JOINT)
+    assert losses.axis == "point" and len(losses.at) == T
+    with pytest.raises(LogError, match="cannot be put side by side"):
+        align(run(t=series(FALL), v=series(FALL[1:])), JOINT)
+
+
+def test_more_checkpoints_than_are_kept_are_averaged():
+    n = 10 * MOST_CHECKPOINTS
+    at = np.arange(n)
+    losses = align(run(t=series(at, step=at), v=series(at + 1.0, step=at)), JOINT)
+    assert losses.train.shape == (1, MOST_CHECKPOINTS)
+    np.testing.assert_allclose(losses.train[0], np.arange(n).reshape(-1, 10).mean(axis=1))
+    np.testing.assert_allclose(losses.validation - losses.train, 1.0)
+    assert "10,000 checkpoints averaged to 1,000" in losses.window
+
+
+def test_numbers_that_are_not_finite():
+    values = FALL.copy()
+    values[3] = np.nan
+    losses = align(run(t=series(values, epoch=np.arange(T)), v=series(FALL, epoch=np.arange(T))), JOINT)
+    assert 3 not in losses.at.tolist()
+    assert "1 of 12 values of 't'" in next(f.text for f in losses.flags if f.kind == "not finite")
+    with pytest.raises(LogError, match="no finite value"):
+        align(run(t=series(FALL * np.nan, epoch=np.arange(T)), v=series(FALL, epoch=np.arange(T))), JOINT)
+
+
+def test_what_is_missing():
+    with pytest.raises(LogError, match="no series 'v'.*it has 't'"):
+        align(run(t=series(FALL)), JOINT)
+    with pytest.raises(LogError, match="no checkpoint has a train and a validation loss"):
+        align(run(t=series([1.0], step=[99]), v=series([1.0, 2.0], step=[1, 2])), JOINT)
+    with pytest.raises(LogError, match="in common"):
+        found = {"t_a": series(FALL, epoch=np.arange(T)), "v_a": series(FALL, epoch=np.arange(T)),
+                 "t_b": series(FALL, epoch=np.arange(T)), "v_b": series(FALL[:5], epoch=np.arange(5) + 0.5)}  # fmt: skip
+        align(run(**found), heads("a", "b"))
+
+
+# What speaks against the comparison
+
+
+def flagged(train, validation):
+    return align(run(**{"t": series(train, epoch=np.arange(len(train))), "v": series(validation, epoch=np.arange(len(train)))}), JOINT)
+
+
+def test_clean_curves_have_no_flag():
+    assert flagged(0.9 * FALL + 0.1, FALL + 0.12).flags == ()
+
+
+@pytest.mark.parametrize("tau", [0.7, 1.5, 3.0, 10.0])
+def test_an_average_over_a_fast_epoch_is_no_sum(tau):
+    """The mean over an epoch of a loss that falls by e in tau epochs, beside the loss at the end of each."""
+    fine = np.exp(-np.arange(T * 100) / (100 * tau)) + 0.05
+    averages = fine.reshape(T, 100).mean(axis=1)
+    assert "sum" not in kinds(flagged(averages, fine[99::100]))
+
+
+@pytest.mark.parametrize("factor", [3.0, 8.0, 400.0])
+@pytest.mark.parametrize("tau", [1.5, 4.0, 10.0])
+def test_sums_beside_means(factor, tau):
+    fall = np.exp(-np.arange(T) / tau) + 0.2
+    losses = flagged(factor * fall, 1.02 * fall)
+    assert losses.unusable == {"joint"} and kinds(losses) == {"sum"}
+    if factor > 10:
+        assert flagged(fall, factor * fall).unusable == {"joint"}
+
+
+def test_other_scales_and_training_mode_are_rough_and_not_wrong():
+    scaled = flagged(FALL + 0.5, 2.5 * (FALL + 0.5))
+    assert kinds(scaled) == {"scale"} and not scaled.unusable
+    dropout = flagged(1.3 * FALL + 0.2, FALL + 0.1)
+    assert kinds(dropout) == {"training mode"} and not dropout.unusable
+
+
+def test_few_and_negative():
+    assert kinds(flagged(FALL[:4], FALL[:4])) == {"few checkpoints"}
+    assert kinds(flagged(FALL - 0.5, FALL - 0.4)) == {"negative"}
+
+
+def test_a_test_set():
+    mapped = read_map({"heads": {"joint": {"train": "train_loss", "validation": "test_loss"}}})
+    found = {"train_loss": series(FALL, epoch=np.arange(T)), "test_loss": series(FALL, epoch=np.arange(T))}
+    assert kinds(align(run(**found), mapped)) == {"test set"}
+
+
+def three(seed=0, noise=0.0):
+    rng = np.random.default_rng(seed)
+    at = np.arange(30)
+
+    def fall(level, tau):
+        return level + 1.5 * np.exp(-at / tau) + noise * rng.normal(size=30)
+
+    return {name: (fall(level, tau), fall(level + 0.05, tau)) for name, level, tau in
+            (("audio", 0.5, 4), ("image", 0.6, 6), ("fusion", 0.3, 5))}  # fmt: skip
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize("weights", [(1, 1), (0.5, 0.5)])
+def test_a_fusion_loss_that_is_a_sum(noise, weights):
+    """The train loss of the whole is logged: those of the modalities and the fusion's own, which is not."""
+    pairs = three(noise=noise)
+    whole = pairs["fusion"][0] + weights[0] * pairs["audio"][0] + weights[1] * pairs["image"][0]
+    pairs["joint"] = (whole, pairs.pop("fusion")[1])
+    losses = align(run(**curves(**pairs)), heads("audio", "image", "joint"))
+    assert losses.unusable == {"joint"}
+    assert "sum" in next(flag.text for flag in losses.flags if flag.unusable)
+
+
+def test_a_sum_whose_parts_are_all_logged_is_named_with_its_weights():
+    pairs = three()
+    whole = pairs["fusion"][0] + 0.5 * pairs["audio"][0] + 0.25 * pairs["image"][0]
+    found = curves(audio=pairs["audio"], image=pairs["image"], joint=(whole, pairs["fusion"][1]))
+    found["train_fusion_loss"] = series(pairs["fusion"][0], epoch=np.arange(30))
+    losses = align(run(**found), heads("audio", "image", "joint"))
+    (flag,) = [flag for flag in losses.flags if flag.unusable]
+    assert "0.5 x 'audio'" not in flag.text and "0.5 x 't_audio'" in flag.text
+    assert "'train_fusion_loss'" in flag.text and "its validation loss is not" in flag.text
+
+
+def test_a_sum_in_both_is_told_and_usable():
+    pairs = three()
+    pairs["joint"] = tuple(sum(pair[i] for pair in pairs.values()) for i in (0, 1))
+    del pairs["fusion"]
+    losses = align(run(**curves(**pairs)), heads("audio", "image", "joint"))
+    (flag,) = [flag for flag in losses.flags if flag.kind == "sum"]
+    assert not losses.unusable and "OGR is not that of the prediction" in flag.text
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_three_plain_heads_are_no_sums(seed):
+    pairs = three(seed, noise=0.02)
+    pairs["joint"] = pairs.pop("fusion")
+    losses = align(run(**curves(**pairs)), heads("audio", "image", "joint"))
+    assert not losses.unusable and "sum" not in kinds(losses)
+
+
+def test_evaluation_sets_are_no_heads():
+    mapped = read_map({"heads": {n: {"train": "t", "validation": f"v_{n}"} for n in "ab"}})
+    found = {name: series(FALL, epoch=np.arange(T)) for name in ("t", "v_a", "v_b")}
+    losses = align(run(**found), mapped)
+    assert losses.evaluation_sets and kinds(losses) == {"evaluation sets"}
