@@ -59,38 +59,111 @@ class RidgeFit:
 
 
 class _Sums:
-    """Sums over the samples of one fold."""
+    """Sums over the samples of one fold; a row of ones stands before the z, so that their products hold counts and sums as well."""
 
     def __init__(self, d: int, q: int, device: torch.device) -> None:
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
 
-        self.n = 0
-        self.z, self.c = zeros(d), zeros(q)
-        self.zz, self.zc, self.cc = zeros(d, d), zeros(d, q), zeros(q)
+        self.aa, self.ac, self.cc = zeros(1 + d, 1 + d), zeros(1 + d, q), zeros(q)
 
-    def add(self, z: Tensor, c: Tensor) -> None:
-        self.n += len(z)
-        self.z += z.sum(0)
-        self.c += c.sum(0)
-        self.zz += _gram(z)
-        self.zc += z.T @ c
-        self.cc += c.square().sum(0)
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return round(float(self.aa[0, 0]))
+
+    @property
+    def z(self) -> Tensor:
+        """Sum of z, ``(d,)``."""
+        return self.aa[0, 1:]
+
+    @property
+    def c(self) -> Tensor:
+        """Sum of c, ``(q,)``."""
+        return self.ac[0]
+
+    @property
+    def zz(self) -> Tensor:
+        """``z'z``, ``(d, d)``."""
+        return self.aa[1:, 1:]
+
+    @property
+    def zc(self) -> Tensor:
+        """``z'c``, ``(d, q)``."""
+        return self.ac[1:]
+
+    def add(self, a: Tensor, c: Tensor) -> None:
+        """Add rows ``(1, z)`` and c."""
+        if a.device.type != "cpu":
+            self.aa += a.T @ a
+            self.ac += a.T @ c
+            self.cc += c.square().sum(0)
+            return
+        # numpy sees that both factors are one and calls the symmetric product, half of the work; torch has none. Nothing here is
+        # torch's: its threads and those of numpy's products would wait for each other, actively.
+        rows, targets = a.numpy(), c.numpy()
+        for sums, more in (
+            (self.aa, rows.T @ rows),
+            (self.ac, rows.T @ targets),
+            (self.cc, np.einsum("ij,ij->j", targets, targets)),
+        ):
+            np.add(sums.numpy(), more, out=sums.numpy())
 
     def plus(self, other: _Sums, sign: int = 1) -> _Sums:
         """These sums and others, or these less others."""
         new = object.__new__(_Sums)
-        new.n = self.n + sign * other.n
-        for name in ("z", "c", "zz", "zc", "cc"):
+        for name in ("aa", "ac", "cc"):
             setattr(new, name, torch.add(getattr(self, name), getattr(other, name), alpha=sign))
         return new
 
     def of_outputs(self, columns: slice) -> _Sums:
         """A copy for some of the outputs."""
         new = object.__new__(_Sums)
-        new.n, new.z, new.zz = self.n, self.z.clone(), self.zz.clone()
-        new.c, new.zc, new.cc = (t[..., columns].clone() for t in (self.c, self.zc, self.cc))
+        new.aa = self.aa.clone()
+        new.ac, new.cc = self.ac[:, columns].clone(), self.cc[columns].clone()
         return new
+
+
+class _Block:
+    """Rows that wait to be summed, float64: ``(1, z)`` and c, shifted as soon as it is known by how much."""
+
+    def __init__(self, rows: int, d: int, q: int, device: torch.device) -> None:
+        self.a = torch.ones(rows, 1 + d, dtype=torch.float64, device=device)
+        self.c = torch.empty(rows, q, dtype=torch.float64, device=device)
+        self.fold = np.zeros(rows, dtype=np.int64)
+        self.filled = 0
+        self.shift: tuple[Tensor, Tensor] | None = None
+
+    def put(self, z: Tensor, c: Tensor, fold: IntArray) -> int:
+        """Take as many rows as there is room for; returns how many."""
+        taken = min(len(z), len(self.fold) - self.filled)
+        rows = slice(self.filled, self.filled + taken)
+        places = (self.a[rows, 1:], self.c[rows])
+        shifts = self.shift or (None, None)
+        for place, values, shift in zip(places, (z, c), shifts, strict=True):
+            _write(place, values[:taken].detach(), shift)
+        self.fold[rows] = fold[:taken]
+        self.filled += taken
+        return taken
+
+    def find_shift(self) -> None:
+        """Shift by the mean of these rows, from now on."""
+        a, c = self.a[: self.filled, 1:], self.c[: self.filled]
+        self.shift = (a.mean(0), c.mean(0))
+        a -= self.shift[0]
+        c -= self.shift[1]
+
+
+def _write(place: Tensor, values: Tensor, shift: Tensor | None) -> None:
+    """Write rows into a block, less the shift."""
+    if place.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        place.copy_(values)
+        if shift is not None:
+            place -= shift
+    elif shift is None:
+        np.copyto(place.numpy(), values.cpu().numpy())
+    else:
+        np.subtract(values.cpu().numpy(), shift.numpy(), out=place.numpy())
 
 
 class StreamingRidge:
@@ -117,17 +190,15 @@ class StreamingRidge:
         if folds < 1 or block < 1:
             raise ValueError(f"expected folds and block of at least 1, found {folds} and {block}")
         self.folds = folds
-        self._block = block
-        self._sums: list[_Sums] | None = None
-        self._shift: tuple[Tensor, Tensor] | None = None
-        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._rows = 0
-        self._width: tuple[int, int] | None = None
+        self._size = block
+        self._sums: list[_Sums] = []
+        self._block: _Block | None = None
 
     @property
     def n(self) -> int:
         """Samples so far."""
-        return self._rows + sum(sums.n for sums in self._sums or ())
+        waiting = 0 if self._block is None else self._block.filled
+        return waiting + sum(sums.n for sums in self._sums)
 
     def add(self, z: Tensor, c: Tensor, folds: IntArray | Sequence[int] | None = None) -> None:
         """Take a batch.
@@ -144,22 +215,24 @@ class StreamingRidge:
             raise ValueError(
                 f"expected z (n, d) and c (n, q), found {tuple(z.shape)} and {tuple(c.shape)}"
             )
-        width = (z.shape[1], c.shape[1])
-        if self._width is not None and width != self._width:
-            raise ValueError(f"expected d and q to stay {self._width}, found {width}")
-        self._width = width
-        which = torch.as_tensor(np.zeros(len(z)) if folds is None else np.asarray(folds)).long()
+        which = np.zeros(len(z), np.int64) if folds is None else np.asarray(folds, dtype=np.int64)
         if which.shape != (len(z),) or (
             len(z) and not 0 <= which.min() <= which.max() < self.folds
         ):
             raise ValueError(f"expected one fold in [0, {self.folds}) for each of {len(z)} samples")
-        device = torch.device("cpu") if z.device.type == "mps" else z.device
-        # A copy: whoever gave the rows may write to them before the block is full.
-        batch = (z.detach().to(device, copy=True), c.detach().to(device, copy=True), which)
-        self._waiting.append(batch)
-        self._rows += len(z)
-        while self._rows >= self._block:
-            self._take(self._block)
+        width = (z.shape[1], c.shape[1])
+        if self._block is None:
+            self._begin(*width, torch.device("cpu") if z.device.type == "mps" else z.device)
+        block = self._block
+        assert block is not None
+        known = (block.a.shape[1] - 1, block.c.shape[1])
+        if width != known:
+            raise ValueError(f"expected d and q to stay {known}, found {width}")
+        done = 0
+        while done < len(z):
+            done += block.put(z[done:], c[done:], which[done:])
+            if block.filled == self._size:
+                self._sum_up()
 
     def fit(
         self,
@@ -195,8 +268,8 @@ class StreamingRidge:
             floor = _EQUAL * float(total.cc.sum())
             penalty = max(value for value, error in errors.items() if error <= least + floor)
         value, weights, bias = next(_solutions(total, (float(penalty),)))
-        assert self._shift is not None
-        at_z, at_c = self._shift
+        assert self._block is not None and self._block.shift is not None
+        at_z, at_c = self._block.shift
         return RidgeFit(weights, bias + at_c - at_z @ weights, value, total.n, errors)
 
     def of_outputs(self, columns: slice) -> StreamingRidge:
@@ -205,52 +278,45 @@ class StreamingRidge:
         Args:
             columns: Of c.
         """
-        if self._rows:
-            self._take(self._rows)
-        new = StreamingRidge(folds=self.folds, block=self._block)
-        if self._sums is not None and self._shift is not None and self._width is not None:
+        self._sum_up()
+        new = StreamingRidge(folds=self.folds, block=self._size)
+        if self._block is not None:
+            new._begin(
+                self._block.a.shape[1] - 1, len(self._block.c[0, columns]), self._block.a.device
+            )
+            assert new._block is not None
             new._sums = [sums.of_outputs(columns) for sums in self._sums]
-            new._shift = (self._shift[0], self._shift[1][columns])
-            new._width = (self._width[0], len(new._shift[1]))
+            if self._block.shift is not None:
+                new._block.shift = (self._block.shift[0], self._block.shift[1][columns].clone())
         return new
 
+    def _begin(self, d: int, q: int, device: torch.device) -> None:
+        self._block = _Block(self._size, d, q, device)
+        self._sums = [_Sums(d, q, device) for _ in range(self.folds)]
+
     def _used(self, without: Collection[int]) -> list[_Sums]:
-        if self._rows:
-            self._take(self._rows)
-        kept = [s for f, s in enumerate(self._sums or ()) if f not in without and s.n]
+        self._sum_up()
+        kept = [s for f, s in enumerate(self._sums) if f not in without and s.n]
         if not kept:
             raise ValueError("no samples to fit a ridge regression on")
         return kept
 
-    def _take(self, rows: int) -> None:
-        """Sum the first rows that wait."""
-        z, c, folds = (
-            parts[0] if len(parts) == 1 else torch.cat(parts)
-            for parts in (list(column) for column in zip(*self._waiting, strict=True))
-        )
-        rest = (z[rows:], c[rows:], folds[rows:])
-        z, c, folds = z[:rows].double(), c[:rows].double(), folds[:rows]
-        self._waiting, self._rows = ([rest], len(rest[0])) if len(rest[0]) else ([], 0)
-        if self._shift is None or self._sums is None:
-            self._shift = (z.mean(0), c.mean(0))
-            sizes = (z.shape[1], c.shape[1])
-            self._sums = [_Sums(*sizes, z.device) for _ in range(self.folds)]
-        z, c = z.sub_(self._shift[0]), c.sub_(self._shift[1])  # both are this object's own copies
-        for fold in folds.unique().tolist():
-            if self.folds == 1:
-                self._sums[0].add(z, c)
-                continue
-            here = torch.nonzero(folds == fold)[:, 0].to(z.device)
-            self._sums[fold].add(z[here], c[here])
-
-
-def _gram(z: Tensor) -> Tensor:
-    """``z'z``, float64 ``(d, d)``."""
-    if z.device.type != "cpu":
-        return z.T @ z
-    # numpy sees that both factors are one and calls the symmetric product, half of the work; torch has none.
-    values = z.contiguous().numpy()
-    return torch.from_numpy(values.T @ values)
+    def _sum_up(self) -> None:
+        """Add the rows that wait to the sums of their folds."""
+        block = self._block
+        if block is None or not block.filled:
+            return
+        if block.shift is None:
+            block.find_shift()
+        a, c, fold = block.a[: block.filled], block.c[: block.filled], block.fold[: block.filled]
+        for number, sums in enumerate(self._sums):
+            here = np.flatnonzero(fold == number)
+            if len(here) == len(fold):
+                sums.add(a, c)
+            elif len(here):
+                rows = torch.from_numpy(here).to(a.device)
+                sums.add(a[rows], c[rows])
+        block.filled = 0
 
 
 def _solutions(sums: _Sums, penalties: Sequence[float]) -> Iterator[tuple[float, Tensor, Tensor]]:

@@ -99,7 +99,8 @@ def gather_second(
     words = describe_masks(masks.maskers)
     if words == dict(first):
         return None, ()
-    return SecondMasks(spec, masks, words), masks.notes
+    notes = [n.model_copy(update={"text": f"second mask: {n.text}"}) for n in masks.notes]
+    return SecondMasks(spec, masks, words), tuple(notes)
 
 
 def without_second(error: MMAuditError) -> Note:

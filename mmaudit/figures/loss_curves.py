@@ -29,6 +29,7 @@ __all__ = ["LossCurvesInfo", "loss_curves_info", "loss_curves_table", "plot_loss
 
 _HEIGHT = 230
 _FAINT_RUNS = 12
+_NAMED = 4
 
 
 class HeadCurves(NamedTuple):
@@ -79,11 +80,15 @@ def loss_curves_info(record: LossRecord) -> LossCurvesInfo:
     )
     turning = [h.head for h in heads if h.onset is not None and h.onset.value is not None]
     shown = [shorten(name, 40) for name in turning]
-    title = (
-        f"{join_names(shown)} overfit{'s' if len(shown) == 1 else ''}: the validation loss rises while the train loss falls"
-        if shown
-        else "No validation loss rises for good"
-    )
+    title = "No validation loss rises for good"
+    if shown:
+        who = (
+            join_names(shown)
+            if len(shown) <= _NAMED
+            else f"{len(shown)} of {len(record.heads)} heads"
+        )
+        verb = "overfits" if len(shown) == 1 else "overfit"
+        title = f"{who} {verb}: the validation loss rises while the train loss falls"
     told = [
         f"{shorten(h.head, 40)}: train loss {cell(h.train.estimates[0], 3)} to {cell(h.train.estimates[-1], 3)}, validation loss "
         f"{cell(h.validation.estimates[0], 3)} to {cell(h.validation.estimates[-1], 3)}"

@@ -80,7 +80,8 @@ def shown_heads(record: LossRecord) -> tuple[str, ...]:
     """Heads that are drawn: the first ones, and the joint one."""
     if len(record.heads) <= MOST_HEADS:
         return record.heads
-    first = [head for head in record.heads if head != record.joint][: MOST_HEADS - 1]
+    others = MOST_HEADS - (record.joint is not None)
+    first = [head for head in record.heads if head != record.joint][:others]
     return tuple(head for head in record.heads if head in first or head == record.joint)
 
 

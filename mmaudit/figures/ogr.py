@@ -121,7 +121,7 @@ def plot_ogr(info: OGRInfo) -> go.Figure:
             line={"color": translucent(found.style.colour, 0.55), "width": 1, "dash": "dot"},
             hoverinfo="skip",
             showlegend=False,
-            legendgroup=found.head,
+            legendgroup=plain(found.head),
             row=1,
             col=1,
         )
@@ -188,7 +188,7 @@ def _add_course(
             line={"width": 0},
             hoverinfo="skip",
             showlegend=False,
-            legendgroup=found.head,
+            legendgroup=plain(found.head),
             row=1,
             col=column,
         )
@@ -197,7 +197,7 @@ def _add_course(
         y=values,
         mode="lines+markers" if len(drawn.at) <= 40 else "lines",
         name=plain(shorten(found.head, 30)),
-        legendgroup=found.head,
+        legendgroup=plain(found.head),
         showlegend=column == 1,
         line={"color": found.style.colour, "width": 2},
         marker={"symbol": found.style.symbol, "size": 6},

@@ -90,7 +90,8 @@ def with_gaps(facts: Facts, found: dict[str, Answers]) -> dict[str, Answers]:
 def _less(facts: Facts, answer: Answers, gaps: Mapping[Mask, Effect]) -> float | None:
     """P-value of the claim that a modality is read less than it says; ``None`` where it is not known to say anything.
 
-    It says more alone than the joint model gets from it alone, under every mask, and the score does not depend on it, or less
+    It says more alone than the joint model gets from it alone, under every mask (under that of other samples' values where masks
+    disagree on whether it is read), and the score does not depend on it, or less
     than it should. Where it is not needed, a model that makes do with another modality is not to blame for reading it somewhat less.
     """
     delta, information = facts.thresholds.delta, answer.informative
@@ -100,12 +101,15 @@ def _less(facts: Facts, answer: Answers, gaps: Mapping[Mask, Effect]) -> float |
         return 0.0  # given it alone, the joint model says what it says given nothing: all of the information is missing
     if not gaps:
         return None
+    others = facts.others_values(answer.modality)
+    if answer.read == "no" and answer.disagree and others is not None and others in gaps:
+        # Given it and zeros alone, a model answers from a modality that it hardly weighs: only size is lost, and nothing is louder.
+        gaps = {others: gaps[others]}
     wide = max(e.p_above(0) if e.value >= delta else 1.0 for e in gaps.values())
     if answer.read == "no":
         return wide
     limits = facts.thresholds
     parts = limits.neglect if answer.needed == "no" else limits.fair_share
-    others = facts.others_values(answer.modality)
     chosen = answer.contribution
     if others is not None and others in chosen and answer.read_under[others] != "yes":
         chosen = {others: chosen[others]}

@@ -68,10 +68,14 @@ def _sources(facts: Facts, name: str) -> list[tuple[Effect, str, int]]:
     return found
 
 
-def _loss(facts: Facts, name: str, *, masked: bool = False) -> float | None:
+def _loss(
+    facts: Facts, name: str, *, masked: bool = False, only: Mask | None = None
+) -> float | None:
     """P-value of the claim that something is lost without a modality: by a model trained without it, else under every mask."""
     trained = None if masked else facts.drop_without(name)
-    parts = [trained] if trained is not None else list(facts.effects[name][1].values())
+    drops = facts.effects[name][1]
+    masks = [drop for mask, drop in drops.items() if only is None or mask == only]
+    parts = [trained] if trained is not None else masks
     delta = facts.thresholds.delta
     return max((e.p_above(0) if e.value >= delta else 1.0 for e in parts), default=None)
 
@@ -84,10 +88,14 @@ def with_carriers(facts: Facts, found: dict[str, Answers]) -> dict[str, Answers]
     """
     if not any(answer.less for answer in found.values()):
         return found
-    lost = holm(_loss(facts, name, masked=True) for name in found)
+    # Given zeros in place of what carries it, a model answers from what it hardly weighs.
+    torn = any(answer.less and answer.disagree for answer in found.values())
+    masks = {name: facts.others_values(name) if torn else None for name in found}
+    lost = holm(_loss(facts, name, masked=True, only=masks[name]) for name in found)
     result = {}
     for (name, answer), p in zip(found.items(), lost, strict=True):
-        drop = next(iter(answer.drop.items()), None)
+        named = masks[name]
+        drop = next((d for d in answer.drop.items() if named is None or d[0] == named), None)
         others_less = any(other.less for key, other in found.items() if key != name)
         if (
             answer.needed == "yes"

@@ -146,6 +146,8 @@ def _redundant(facts: Facts, answer: Answers) -> _Said | None:
         return None
     assert answer.needed_by is not None
     loss, source = answer.needed_by
+    if loss.value <= -facts.thresholds.delta and loss.p_below(0) <= facts.alpha:
+        return None  # a model without it does better: whatever it is, it is not the same again
     text = (
         f"{said(answer.modality)} is redundant: the model reads it, but without it only {shown(loss)} of {_score(facts)} is lost; "
         "keep it for the day another modality fails, or drop it."
@@ -166,8 +168,8 @@ def _uninformative(facts: Facts, answer: Answers) -> _Said | None:
         return None
     above = shown(information.above, signed=True)
     text = (
-        f"{said(answer.modality)} is uninformative: {model_of(information.source, answer.modality)} stays at {above} of a constant "
-        f"prediction, and the model draws {_contribution(facts, answer)} from it; leave it, or drop it."
+        f"{said(answer.modality)} is uninformative: {model_of(information.source, answer.modality)} is no better than a constant "
+        f"prediction ({above}), and the model draws {_contribution(facts, answer)} from it; leave it, or drop it."
     )
     because = "it says nothing alone, and the score does not depend on it"
     if answer.read != "no":
@@ -186,7 +188,8 @@ def _undetermined(facts: Facts, answer: Answers) -> _Said:
     missing: list[str] = []
     contribution = f"contribution {_contribution(facts, answer)}"
     if answer.read == "unclear":
-        open_.append(f"whether it is read ({contribution})")
+        torn = "; masks disagree" if answer.disagree else ""
+        open_.append(f"whether it is read ({contribution}{torn})")
     else:
         known.append(f"it is {'read' if answer.read == 'yes' else 'not read'} ({contribution})")
     if information.answer == "unclear":
@@ -205,9 +208,9 @@ def _undetermined(facts: Facts, answer: Answers) -> _Said:
         loss, source = answer.needed_by
         open_.append(f"whether it is needed ({shown(loss)} lost without it, {_source(source)})")
         if facts.drop_without(answer.modality) is None and answer.read == "yes":
-            missing += get_without(answer.modality)
+            missing += get_without(facts, answer.modality)
     elif answer.needed != "unclear":
-        known.append(f"it is {'needed' if answer.needed == 'yes' else 'not needed'}")
+        known.append(_known_need(facts, answer))
     if len(facts.masks) < 2:
         missing += get_second_mask()
     widest = _widest(answer)
@@ -322,7 +325,8 @@ def _all_conditions(facts: Facts, answer: Answers) -> Iterator[str]:
             f"{said(facts.words(mask, answer.modality))}: {_reading(under)}"
             for mask, under in answer.read_under.items()
         ]
-        yield f"depends on the mask ({', '.join(words)})"
+        alike = len(set(answer.read_under.values())) < 2
+        yield f"depends on the mask ({'they disagree on the sign' if alike else ', '.join(words)})"
     if answer.harmful_under and len(answer.harmful_under) < len(answer.drop):
         yield f"harmful only {_under(facts, answer.harmful_under, answer)}"
     if len(facts.masks) == 1 and not answer.silent:
@@ -368,6 +372,18 @@ def _contribution(facts: Facts, answer: Answers) -> str:
 
 def _under(facts: Facts, masks: tuple[Mask, ...], answer: Answers) -> str:
     return " and ".join(under_mask(facts, mask, answer.modality) for mask in masks)
+
+
+def _known_need(facts: Facts, answer: Answers) -> str:
+    """Whether it is needed, or in the way."""
+    if answer.needed == "yes":
+        return "it is needed"
+    if answer.needed_by is not None and answer.needed_by[0].value <= -facts.thresholds.delta:
+        loss, source = answer.needed_by
+        return (
+            f"the {_score(facts)} is {shown(loss.scaled(-1))} higher without it ({_source(source)})"
+        )
+    return "it is not needed"
 
 
 def _widest(answer: Answers) -> Effect | None:

@@ -97,10 +97,15 @@ def get_information(facts: Facts, names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def get_without(name: str) -> tuple[str, ...]:
+def get_without(facts: Facts, name: str) -> tuple[str, ...]:
     """How to find out whether a modality is needed."""
+    what = f"Whether a model without {said(name)} does as well"
+    if "data" not in facts.record.spec:
+        return (
+            f"{what}: give audit() one (references={{'without': {{{name!r}: model}}}}), which mmaudit unimodal --without trains.",
+        )
     return (
-        f"Whether a model without {said(name)} does as well: mmaudit unimodal audit.yaml --out alone --without, then write "
+        f"{what}: mmaudit unimodal audit.yaml --out alone --without, then write "
         "'references: alone' into audit.yaml and run mmaudit audit audit.yaml again.",
     )
 
@@ -122,6 +127,11 @@ def more_samples(facts: Facts, effect: Effect) -> str:
     )
     half = (effect.high - effect.low) / 2
     wanted = math.ceil(units * (half / facts.thresholds.delta) ** 2)
+    if wanted <= units:
+        return (
+            f"The difference is near {number(facts.thresholds.delta)}, which decides: more samples than these {count(units)} {word} may "
+            "tell."
+        )
     size = 10 ** max(0, len(str(wanted)) - 2)
     return (
         f"{count(units)} {word} show differences of about {number(half)} or more; "

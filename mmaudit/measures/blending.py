@@ -61,8 +61,6 @@ def blend_rows(
         raise UndefinedMeasureError(
             f"a blend needs two heads with comparable losses, found {len(usable)}"
         )
-    if length is not None and length < 1:
-        raise UndefinedMeasureError(f"a super-epoch of {length} checkpoints; expected at least 1")
     common = np.flatnonzero(runs.common)
     if len(common) < 2:
         raise UndefinedMeasureError(

@@ -51,9 +51,13 @@ def measure_losses(losses: Sequence[Losses], options: Options) -> dict[str, Meas
         ``losses``, ``ogr``, ``overfitting`` and ``blend_weights``, each with its rows or the reason why there are none.
 
     Raises:
-        UndefinedMeasureError: If the lag or the smoothing is out of range.
+        UndefinedMeasureError: If the lag, the smoothing or the super-epoch is out of range.
     """
     check_lag(options.lag, losses)
+    if options.super_epoch is not None and options.super_epoch < 1:
+        raise UndefinedMeasureError(
+            f"a super-epoch of {options.super_epoch} checkpoints; expected at least 1"
+        )
     runs = stack_runs(losses, smoothing=options.smoothing)
     doubts = _doubts(losses)
     unit = "units of the loss"

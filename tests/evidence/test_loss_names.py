@@ -14,7 +14,7 @@ ONE = Series(COUNT[:1], np.zeros(1), np.ones(1), COUNT[:1])
 
 
 def run(*names, title="r"):
-    return Run(title, "CSV", (), {name: SERIES for name in names})
+    return Run(title, "CSV", (), dict.fromkeys(names, SERIES))
 
 
 def heads(*names):
@@ -34,7 +34,9 @@ def heads(*names):
 def test_one_pattern_for_all(pattern, splits):
     names = [pattern.format(split=s, head=h) for h in ("audio", "text", "fusion") for s in splits]
     found, used = heads(*names)
-    expected = {h: tuple(pattern.format(split=s, head=h) for s in splits) for h in ("audio", "text")}
+    expected = {
+        h: tuple(pattern.format(split=s, head=h) for s in splits) for h in ("audio", "text")
+    }
     assert found == {**expected, "joint": tuple(names[4:])}
     assert used.joint_head == "joint"
 
@@ -78,7 +80,14 @@ def test_names_that_differ_are_told():
 
 
 def test_of_several_series_the_best_is_taken_and_the_others_are_told():
-    names = ("train/loss_step", "train/loss_epoch", "train/clean_loss", "val/loss", "best_val_loss", "loss_scale")
+    names = (
+        "train/loss_step",
+        "train/loss_epoch",
+        "train/clean_loss",
+        "val/loss",
+        "best_val_loss",
+        "loss_scale",
+    )
     guess = guess_map([run(*names)])
     assert guess.map.heads["joint"].train == "train/clean_loss"
     assert "2 other losses left out" in guess.sentences[-1]
@@ -106,7 +115,9 @@ def test_the_map_that_most_runs_have():
     assert set(guess.map.heads) == {"a", "joint"}
 
 
-@pytest.mark.parametrize("names", [("accuracy", "lr"), ("train/policy_entropy",), ("train_loss",), ()])
+@pytest.mark.parametrize(
+    "names", [("accuracy", "lr"), ("train/policy_entropy",), ("train_loss",), ()]
+)
 def test_nothing_to_guess(names):
     with pytest.raises(LogError, match="name them in a map"):
         guess_map([run(*names)])

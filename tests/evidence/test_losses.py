@@ -45,7 +45,10 @@ def curves(**pairs):
     found = {}
     for name, (train, validation) in pairs.items():
         at = np.arange(len(train))
-        found[f"t_{name}"], found[f"v_{name}"] = series(train, epoch=at), series(validation, epoch=at)
+        found[f"t_{name}"], found[f"v_{name}"] = (
+            series(train, epoch=at),
+            series(validation, epoch=at),
+        )
     return found
 
 
@@ -68,19 +71,22 @@ def test_one_value_for_each_epoch_is_taken_as_it_is():
 
 def test_several_validations_in_an_epoch_are_told_apart_by_steps():
     validation = series([3, 2, 1], step=[5, 10, 15], epoch=[0, 0, 1])
-    losses = align(run(t=series(np.ones(15), step=np.arange(1, 16), epoch=[0] * 10 + [1] * 5), v=validation), JOINT)
+    losses = align(
+        run(t=series(np.ones(15), step=np.arange(1, 16), epoch=[0] * 10 + [1] * 5), v=validation),
+        JOINT,
+    )
     assert losses.axis == "step" and len(losses.at) == 3
 
 
 def test_validation_before_any_training_is_no_gap():
-    losses = align(
-        run(t=series([1, 2], step=[5, 10]), v=series([9, 8, 7], step=[0, 5, 10])), JOINT
-    )
+    losses = align(run(t=series([1, 2], step=[5, 10]), v=series([9, 8, 7], step=[0, 5, 10])), JOINT)
     assert losses.at.tolist() == [5, 10] and "gap" not in kinds(losses)
 
 
 def test_gaps_are_told():
-    losses = align(run(t=series([1, 2], step=[5, 20]), v=series([9, 8, 7, 6], step=[5, 10, 15, 20])), JOINT)
+    losses = align(
+        run(t=series([1, 2], step=[5, 20]), v=series([9, 8, 7, 6], step=[5, 10, 15, 20])), JOINT
+    )
     assert losses.at.tolist() == [5, 20]
     (gap,) = [flag for flag in losses.flags if flag.kind == "gap"]
     assert "2 of 4 checkpoints" in gap.text
@@ -99,7 +105,8 @@ def test_a_restart_counts_what_was_written_last():
 
 def test_values_of_one_step_in_a_row_are_batches_and_no_restart():
     losses = align(
-        run(t=series([1, 3, 5, 7], step=[1, 1, 2, 2]), v=series([2, 4, 6, 8], step=[1, 1, 2, 2])), JOINT
+        run(t=series([1, 3, 5, 7], step=[1, 1, 2, 2]), v=series([2, 4, 6, 8], step=[1, 1, 2, 2])),
+        JOINT,
     )
     assert losses.train.tolist() == [[2.0, 6.0]] and losses.validation.tolist() == [[3.0, 7.0]]
     assert "restart" not in kinds(losses)
@@ -109,7 +116,11 @@ def test_disorder_is_sorted_and_told():
     rng = np.random.default_rng(0)
     steps = rng.permutation(1000)
     losses = align(
-        run(t=series(steps / 100, step=steps), v=series(np.arange(10), step=np.arange(99, 1000, 100))), JOINT
+        run(
+            t=series(steps / 100, step=steps),
+            v=series(np.arange(10), step=np.arange(99, 1000, 100)),
+        ),
+        JOINT,
     )
     np.testing.assert_allclose(losses.train[0], np.arange(10) + 0.495)
     assert "order" in kinds(losses)
@@ -163,11 +174,16 @@ def test_more_checkpoints_than_are_kept_are_averaged():
 def test_numbers_that_are_not_finite():
     values = FALL.copy()
     values[3] = np.nan
-    losses = align(run(t=series(values, epoch=np.arange(T)), v=series(FALL, epoch=np.arange(T))), JOINT)
+    losses = align(
+        run(t=series(values, epoch=np.arange(T)), v=series(FALL, epoch=np.arange(T))), JOINT
+    )
     assert 3 not in losses.at.tolist()
     assert "1 of 12 values of 't'" in next(f.text for f in losses.flags if f.kind == "not finite")
     with pytest.raises(LogError, match="no finite value"):
-        align(run(t=series(FALL * np.nan, epoch=np.arange(T)), v=series(FALL, epoch=np.arange(T))), JOINT)
+        align(
+            run(t=series(FALL * np.nan, epoch=np.arange(T)), v=series(FALL, epoch=np.arange(T))),
+            JOINT,
+        )
 
 
 def test_what_is_missing():
@@ -185,7 +201,13 @@ def test_what_is_missing():
 
 
 def flagged(train, validation):
-    return align(run(**{"t": series(train, epoch=np.arange(len(train))), "v": series(validation, epoch=np.arange(len(train)))}), JOINT)
+    return align(
+        run(
+            t=series(train, epoch=np.arange(len(train))),
+            v=series(validation, epoch=np.arange(len(train))),
+        ),
+        JOINT,
+    )
 
 
 def test_clean_curves_have_no_flag():
@@ -224,7 +246,10 @@ def test_few_and_negative():
 
 def test_a_test_set():
     mapped = read_map({"heads": {"joint": {"train": "train_loss", "validation": "test_loss"}}})
-    found = {"train_loss": series(FALL, epoch=np.arange(T)), "test_loss": series(FALL, epoch=np.arange(T))}
+    found = {
+        "train_loss": series(FALL, epoch=np.arange(T)),
+        "test_loss": series(FALL, epoch=np.arange(T)),
+    }
     assert kinds(align(run(**found), mapped)) == {"test set"}
 
 

@@ -15,7 +15,9 @@ def state(epochs):
     for e in range(1, epochs + 1):
         rows.append({"epoch": e, "step": 10 * e, "loss": 2 - e / 10, "learning_rate": 0.1})
         for name in ("a", "b"):
-            rows.append({"epoch": e, "step": 10 * e, f"eval_{name}_loss": 2.0, f"eval_{name}_runtime": 3})
+            rows.append(
+                {"epoch": e, "step": 10 * e, f"eval_{name}_loss": 2.0, f"eval_{name}_runtime": 3}
+            )
     rows.append({"epoch": epochs, "step": 10 * epochs, "train_loss": 1.4, "train_runtime": 9.0})
     return json.dumps({"best_metric": None, "log_history": rows})
 

@@ -52,7 +52,9 @@ def test_not_a_number_is_kept_and_null_is_not(tmp_path):
 
 
 def test_many_parts_are_one_log(tmp_path):
-    rows = [{"step": i, "loss": i / 7, **({"val": 1.0} if i % 100 == 0 else {})} for i in range(45_000)]
+    rows = [
+        {"step": i, "loss": i / 7, **({"val": 1.0} if i % 100 == 0 else {})} for i in range(45_000)
+    ]
     run = only(write(tmp_path / "a.jsonl", json_lines(rows)))
     np.testing.assert_allclose(run.series["loss"].value, np.arange(45_000) / 7)
     assert run.series["val"].step.tolist() == list(range(0, 45_000, 100))

@@ -50,7 +50,16 @@ def test_pipes_devices_and_loops_are_not_opened(tmp_path):
 def test_every_reader_refuses_what_is_not_its_own(tmp_path, form):
     junk = random.Random(0)
     for number, data in enumerate(
-        [junk.randbytes(4000), b"", b"\n\n", b"{", b"[1]", b"a,b\n", b"\xff" * 100, b"SQLite format 3\0x"]
+        [
+            junk.randbytes(4000),
+            b"",
+            b"\n\n",
+            b"{",
+            b"[1]",
+            b"a,b\n",
+            b"\xff" * 100,
+            b"SQLite format 3\0x",
+        ]
     ):
         refused(write(tmp_path / f"{number}.bin", data), form=form)
     (tmp_path / "folder").mkdir()

@@ -31,7 +31,9 @@ def test_scalars_and_tensors(tmp_path, tensors, dtype):
 
 
 def test_whole_numbers_as_tensors(tmp_path):
-    events(tmp_path / NAME.format(1), [("n_loss", i, 3 + i) for i in range(3)], tensors=True, dtype=9)
+    events(
+        tmp_path / NAME.format(1), [("n_loss", i, 3 + i) for i in range(3)], tensors=True, dtype=9
+    )
     assert only(tmp_path).series["n_loss"].value.tolist() == [3, 4, 5]
 
 
@@ -103,7 +105,9 @@ def test_many_runs_below_a_folder(tmp_path):
 def test_folders_of_one_training_are_one_run(tmp_path):
     """Keras writes a folder for each split."""
     for split in ("train", "validation"):
-        events(tmp_path / "one" / split / NAME.format(1), [("epoch_loss", i, 1.0) for i in range(3)])
+        events(
+            tmp_path / "one" / split / NAME.format(1), [("epoch_loss", i, 1.0) for i in range(3)]
+        )
     run = only(tmp_path)
     assert run.title == "one"
     assert sorted(run.series) == ["train/epoch_loss", "validation/epoch_loss"]
@@ -125,7 +129,10 @@ def test_add_scalars_writes_folders_below_its_run(tmp_path):
 def test_lightnings_epochs_and_rows_after_the_training(tmp_path):
     points = []
     for e in range(3):
-        points += [(tag, 10 * e + 9, v) for tag, v in (("train_loss", 1.0), ("val_loss", 1.1), ("epoch", e))]
+        points += [
+            (tag, 10 * e + 9, v)
+            for tag, v in (("train_loss", 1.0), ("val_loss", 1.1), ("epoch", e))
+        ]
     points += [("val_loss", 30, 9.0), ("epoch", 30, 3.0)]
     events(tmp_path / NAME.format(1), points)
     run = only(tmp_path)

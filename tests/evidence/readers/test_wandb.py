@@ -13,7 +13,11 @@ def panel(metric, runs=("sweep-1", "sweep-2")):
         head += [f"{run} - {metric}", f"{run} - {metric}__MIN", f"{run} - {metric}__MAX"]
     lines = [",".join(f'"{name}"' for name in head)]
     for i in range(4):
-        lines.append(",".join(f'"{v}"' for v in [10 * i, *[2 - i / 10] * 3, *([1] * 3 if i < 3 else [""] * 3)]))
+        lines.append(
+            ",".join(
+                f'"{v}"' for v in [10 * i, *[2 - i / 10] * 3, *([1] * 3 if i < 3 else [""] * 3)]
+            )
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,111 @@
+"""A record of losses on a terminal, as Markdown and as a page: all say the same, and names stay names."""
+
+import io
+import re
+import shutil
+
+import pytest
+from rich.console import Console
+
+from mmaudit import ogr
+from mmaudit.export.losses import loss_overview, losses_markdown, print_losses
+from mmaudit.export.losses_html import losses_html
+from tests.loss_logs import log_text, planted, write_logs
+
+HOSTILE = "<script>alert(1)</script>|\x1b[31m*[x](y)"
+
+
+def printed(record, width=80):
+    out = io.StringIO()
+    print_losses(record, Console(file=out, width=width, highlight=False))
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    return ogr(write_logs(tmp_path_factory.mktemp("logs"), runs=3, noise=0.01)).record
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    path = tmp_path_factory.mktemp("logs") / "log.csv"
+    train, held_out = planted("audio")
+    path.write_text(log_text(columns={"a": train, "b": held_out}))
+    heads = {
+        HOSTILE: {"train": "a", "validation": "b"},
+        "v": {"train": "train_image_loss", "validation": "val_image_loss"},
+    }
+    return ogr(path, map={"heads": heads}, title=HOSTILE).record
+
+
+def test_all_say_the_findings_and_the_heads(record):
+    overview = loss_overview(record)
+    texts = {
+        "terminal": " ".join(printed(record).split()),
+        "markdown": losses_markdown(record).replace("\\", ""),
+        "page": losses_html(record),
+    }
+    for where, text in texts.items():
+        for finding in overview.findings:
+            for number in re.findall(r"\.\d\d", finding.text):
+                assert number in text, where
+        for row in overview.rows:
+            assert row[0] in text, where
+    assert len(overview.rows) == 3 and len(overview.headers) == len(overview.rows[0])
+
+
+def test_the_guess_and_the_doubts_are_told(tmp_path):
+    whole = sum(planted(head)[0] for head in ("audio", "image", "joint"))
+    path = tmp_path / "log.csv"
+    path.write_text(
+        log_text(
+            heads=("audio", "image"), columns={"train_loss": whole, "val_loss": planted("joint")[1]}
+        )
+        + "40,1,2"
+    )
+    record = ogr(path).record
+    for text in (" ".join(printed(record, 200).split()), losses_markdown(record)):
+        assert "No OGR of joint" in text and "not comparable" in text
+        assert "audio: train" in text and "torn" in text
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_lines_fit(record, width):
+    assert max(map(len, printed(record, width).splitlines())) <= width
+
+
+def test_names_are_never_markup(hostile):
+    assert "\x1b[31m" not in printed(hostile)
+    assert "<script>alert" not in losses_markdown(hostile)
+    page = losses_html(hostile)
+    assert "<script>alert" not in page
+    assert page.count("<script") == 3 and "Content-Security-Policy" in page
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 420])
+def test_the_page_in_a_browser(record, hostile, tmp_path, scheme, width):
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for name, shown in (("record", record), ("hostile", hostile)):
+            file = tmp_path / f"{name}.html"
+            file.write_text(losses_html(shown), encoding="utf-8")
+            context = browser.new_context(
+                viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+            )
+            page, asked, said = context.new_page(), [], []
+            page.on("request", lambda request, asked=asked: asked.append(request.url))
+            page.on("console", lambda message, said=said: said.append(message.text))
+            page.on("pageerror", lambda error, said=said: said.append(str(error)))
+            page.goto(file.as_uri())
+            page.wait_for_timeout(300)
+            assert said == []
+            assert [u for u in asked if not u.startswith(("file:", "data:", "blob:"))] == []
+            assert page.locator(".main-svg").count() >= 3
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        browser.close()

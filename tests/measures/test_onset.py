@@ -1,0 +1,90 @@
+"""Where a validation loss turns: by hand, as a least-squares fit, and on planted turns with noise."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import isotonic_regression
+
+from mmaudit.measures.onset import find_onset, fit_valley, noise_level
+
+losses = st.lists(st.floats(0.01, 5), min_size=1, max_size=9).map(np.array)
+
+
+@given(losses)
+def test_the_fit_is_the_best_of_all_valleys(values):
+    found = fit_valley(values)
+    squared = []
+    for k in range(len(values) + 1):
+        fall = isotonic_regression(values[:k], increasing=False).x if k else np.array([])
+        rise = isotonic_regression(values[k:]).x if k < len(values) else np.array([])
+        squared.append(float(((np.concatenate([fall, rise]) - values) ** 2).sum()))
+    assert ((found.fit - values) ** 2).sum() == pytest.approx(min(squared), abs=1e-9)
+    assert (np.diff(found.fit[: found.bottom + 1]) <= 1e-12).all()
+    assert (np.diff(found.fit[found.bottom :]) >= -1e-12).all()
+
+
+@given(losses, st.floats(0.1, 10), st.floats(-3, 3))
+def test_scale_and_shift_move_the_fit_along(values, factor, shift):
+    moved = fit_valley(factor * values + shift)
+    np.testing.assert_allclose(moved.fit, factor * fit_valley(values).fit + shift, atol=1e-6)
+
+
+def test_noise_is_what_a_smooth_course_does_not_have():
+    rng = np.random.default_rng(0)
+    course = np.exp(-np.arange(400) / 80)
+    assert noise_level(course) < 1e-6
+    assert noise_level(course + 0.03 * rng.normal(size=400)) == pytest.approx(0.03, rel=0.15)
+
+
+def planted(turn, slope, T=40, tau=5.0, level=1.0):
+    at = np.arange(T)
+    fall = level + 1.5 * np.exp(-at / tau)
+    held_out = np.where(at > turn, fall[turn] + slope * (at - turn), fall)
+    return fall - 0.01 * at, held_out
+
+
+@pytest.mark.parametrize("turn", [3, 8, 15, 25])
+@pytest.mark.parametrize("slope", [0.004, 0.02, 0.1])
+def test_a_turn_without_noise_is_found_exactly(turn, slope):
+    assert find_onset(*planted(turn, slope), margin=0.01) == turn + 1
+
+
+@pytest.mark.parametrize("turn", [5, 8, 12])
+def test_a_turn_under_noise_is_found_within_a_checkpoint(turn):
+    rng = np.random.default_rng(turn)
+    train, held_out = planted(turn, 0.03)
+    off = []
+    for _ in range(40):
+        one = find_onset(
+            train + 0.005 * rng.normal(size=40), held_out + 0.01 * rng.normal(size=40), margin=0.01
+        )
+        off.append(99 if one is None else one - (turn + 1))
+    assert np.mean(np.abs(off) <= 1) >= 0.95
+
+
+@pytest.mark.parametrize("T", [10, 40, 200])
+def test_a_plateau_with_noise_does_not_overfit(T):
+    rng = np.random.default_rng(T)
+    at = np.arange(T)
+    found = [
+        find_onset(
+            np.exp(-at / 4), 1 + 1.5 * np.exp(-at / 3) + 0.03 * rng.normal(size=T), margin=0.01
+        )
+        for _ in range(100)
+    ]
+    assert sum(one is not None for one in found) <= 5
+
+
+def test_what_is_no_overfitting():
+    fall = np.array([3.0, 2, 1, 0.8, 0.7])
+    assert find_onset(fall, np.array([3, 2, 1.5, 1.6, 1.2]), margin=0.01) is None
+    assert find_onset(fall, np.array([3, 2, 1, 1.001, 1.002]), margin=0.01) is None
+    divergence = np.array([3.0, 2, 1, 2, 3])
+    assert find_onset(divergence, divergence, margin=0.01) is None
+    assert find_onset(fall[:1], fall[:1], margin=0.01) is None
+
+
+def test_a_train_loss_that_has_nothing_left_to_lose_still_overfits():
+    train = np.array([2.0, 1, 0, 0, 0, 0])
+    assert find_onset(train, np.array([2.0, 1.2, 1, 1.3, 1.6, 2]), margin=0.01) == 3
