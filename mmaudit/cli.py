@@ -36,6 +36,7 @@ from mmaudit.command_line.options import (
     yaml_mapping,
 )
 from mmaudit.command_line.running import owners_code, results_console
+from mmaudit.command_line.selftesting import selftest
 from mmaudit.command_line.serving import serve
 from mmaudit.command_line.trajectories import ogr
 
@@ -360,7 +361,7 @@ def preview(
 
 
 app.command(epilog=EPILOG)(check)
-for command in (convert, export, retrain, unimodal, trajectory, ogr, compare, demo, register, serve):
+for command in (convert, export, retrain, unimodal, trajectory, ogr, compare, demo, selftest, register, serve):
     app.command()(command)
 app.add_typer(jobs, name="jobs")
 

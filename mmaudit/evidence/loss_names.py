@@ -73,6 +73,7 @@ def read_name(name: str) -> LossName | None:
         return None
     split, evaluated = _split(parts)
     rest = [w for w in words if split_of(w) is None and w not in _LOSSES and w not in _EVERY]
+    rest = list(dict.fromkeys(rest))
     kinds = {kind for kind, names in _KINDS if names & set(rest)}
     joint = None
     if not rest:

@@ -30,6 +30,7 @@ __all__ = [
 LOSS_EVIDENCE = ("Measure", "About", "Estimate", "Interval from", "Says")
 """Headers of the estimates behind a finding."""
 
+_SHORT_HEADERS = ("Best at", "Loss there", "Overfits from", "Rise", "OGR", "Weight")
 _MOST_FINDINGS = 12
 _MOST_WARNINGS = 8
 _MOST_NOTES = 12
@@ -111,7 +112,7 @@ def print_losses(record: LossRecord, console: Console) -> None:
     if overview.findings:
         console.print()
     table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold", pad_edge=True)
-    for place, header in enumerate(overview.headers):
+    for place, header in enumerate((overview.headers[0], *_SHORT_HEADERS)):
         table.add_column(header, overflow="fold", min_width=6 if place else 8)
     for row in overview.rows:
         # A table of point values fits into 80 columns; the intervals are in the findings and the files.
@@ -197,7 +198,7 @@ def _row(record: LossRecord, head: str) -> tuple[str, ...]:
         shorten(head, 40),
         _placed(found.get("best checkpoint")),
         cell(found.get("validation at best"), 3),
-        _placed(onset) if onset is not None and onset.value is not None else "not at all",
+        _placed(onset) if onset is not None and onset.value is not None else "never",
         cell(found.get("rise after best")),
         cell(found.get("OGR")) if usable else "not comparable",
         cell(weights[0].estimate) if weights else "–",

@@ -20,6 +20,7 @@ _TRAINS = 0.05
 _FEWEST_CHECKPOINTS = 3
 _APART = 2
 _NAMED = 6
+_ALIKE = 0.02
 _HARMLESS = ("window", "gap", "restart", "order", "not finite", "few checkpoints")
 _LEVELS = ("problem", "attention", "information", "good")
 
@@ -35,6 +36,8 @@ def find_overfitting(record: LossRecord) -> tuple[Finding, ...]:
     """
     usable = [head for head in record.heads if head not in record.unusable]
     found = [_not_comparable(record, head) for head in record.heads if head in record.unusable]
+    if not record.rows("overfitting"):
+        return tuple(found)
     longest = max(len(run.at) for run in record.runs)
     if longest < _FEWEST_CHECKPOINTS:
         found.append(_too_few(record, longest))
@@ -153,8 +156,8 @@ def _learns_train_set(record: LossRecord, heads: list[str]) -> Finding:
         record,
         heads,
         "learns only its train set",
-        f"{_named(heads)} never generalize{'s' if len(heads) == 1 else ''}: the train loss falls, the validation loss does not"
-        f" ({', '.join(told)} at best).",
+        f"After the first checkpoint {_named(heads)} {'does' if len(heads) == 1 else 'do'} not generalize further: the train loss falls, "
+        f"the validation loss does not ({', '.join(told)} at best).",
         f"the validation loss falls by less than {percent(_LEARNS)}, the train loss by more than {percent(_TRAINS)}",
     )
 
@@ -168,7 +171,8 @@ def _learns_nothing(record: LossRecord, heads: list[str]) -> Finding:
         record,
         heads,
         "learns nothing",
-        f"{_named(heads)} learn{'s' if one else ''} next to nothing: the validation loss falls by {', '.join(told)} at best; "
+        f"{_named(heads)} learn{'s' if one else ''} next to nothing after the first checkpoint: the validation loss falls by "
+        f"{', '.join(told)} at best; "
         f"{'its' if one else 'their'} OGR says nothing, however small it is.",
         f"neither loss falls: validation by less than {percent(_LEARNS)}, train by at most {percent(_TRAINS)}",
     )
@@ -186,6 +190,9 @@ def _about(record: LossRecord, heads: list[str], rule: str, text: str, because: 
             row for head in heads[:_NAMED] for row in _evidence(record, head, quantities)
         ),
         conditions=_conditions(record, heads),
+        missing=(
+            "What was learnt before the first checkpoint: measure both losses before the training too.",
+        ),
     )
 
 
@@ -312,9 +319,13 @@ def _joint_against_single(record: LossRecord, heads: list[str]) -> list[Finding]
         return found
     shown = " against ".join(with_interval(r) for r in ratios if r is not None)
     more = apart.value > 0
+    values = [abs(r.value) for r in ratios if r is not None and r.value is not None]
+    alike = abs(apart.value) <= _ALIKE * max(values)
     tested = apart.low is not None and apart.high is not None
     certain = tested and (apart.low or 0.0) * (apart.high or 0.0) > 0
-    if tested and not certain:
+    if alike:
+        opening = f"Joint training overfits about as much for what it generalizes as {_said(best)}, the best other head"
+    elif tested and not certain:
         opening = f"Whether joint training overfits more than {_said(best)}, the best other head, {len(record.runs)} runs do not settle"
     else:
         opening = f"Joint training overfits {'more' if more else 'less'} for what it generalizes than {_said(best)}, the best other head"
@@ -322,7 +333,7 @@ def _joint_against_single(record: LossRecord, heads: list[str]) -> list[Finding]
         Finding(
             rule="joint against best single head",
             modality=None,
-            level="attention" if more and (certain or not tested) else "information",
+            level="attention" if more and not alike and (certain or not tested) else "information",
             text=f"{opening}: OGR over the whole training {shown}{'' if tested else ' (one run: not tested)'}.",
             because="OGR from the first to the last checkpoint, of the joint head and of the other head with the lowest validation loss",
             evidence=evidence,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -108,11 +108,9 @@ def runs_of_frame(
             f"{said(path.name)}: column '{said(str(columns.run))}' has {len(uniques):,} values, too many to tell runs apart."
         )
     for name, (rows, value) in cells.items():
-        for code in np.unique(codes[rows]):
-            own = rows[codes[rows] == code] if len(uniques) > 1 else rows
-            if len(own):
-                series = Series(step[own], epoch[own], value[own], order[own])
-                tables.setdefault(str(uniques[code]), {})[name] = series.counted()
+        for code, own in _by_code(rows, codes):
+            series = Series(step[own], epoch[own], value[own], order[own])
+            tables.setdefault(str(uniques[code]), {})[name] = series.counted()
     if not tables:
         raise LogError(
             f"{said(path.name)} holds no numbers; it has {listed(names) or 'no columns'}."
@@ -166,15 +164,22 @@ def _long(
     value = numbers(frame[held])
     there = frame[held].notna().to_numpy()
     codes, uniques = pd.factorize(called)
-    place = np.argsort(codes, kind="stable")
-    ends = np.searchsorted(codes[place], np.arange(len(uniques) + 1))
-    found = {}
-    for code, name in enumerate(uniques):
-        rows = place[ends[code] : ends[code + 1]]
-        rows = rows[there[rows]]
-        if len(rows):
-            found[str(name)] = (rows, value)
-    return found
+    if len(uniques) > MOST_COLUMNS:
+        raise LogError(
+            f"column '{said(label)}' has {len(uniques):,} different names; up to {MOST_COLUMNS:,} series are read."
+        )
+    return {
+        str(uniques[code]): (rows, value) for code, rows in _by_code(np.flatnonzero(there), codes)
+    }
+
+
+def _by_code(rows: np.ndarray, codes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows of each code, in their order; in one sort, because there may be many of both."""
+    place = np.argsort(codes[rows], kind="stable")
+    ordered = codes[rows][place]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
+        yield int(ordered[start]), rows[place[start:end]]
 
 
 def _with_runs(frame: pd.DataFrame, columns: Columns, notes: list[str]) -> Columns:
