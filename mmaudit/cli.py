@@ -361,7 +361,19 @@ def preview(
 
 
 app.command(epilog=EPILOG)(check)
-for command in (convert, export, retrain, unimodal, trajectory, ogr, compare, demo, selftest, register, serve):
+for command in (
+    convert,
+    export,
+    retrain,
+    unimodal,
+    trajectory,
+    ogr,
+    compare,
+    demo,
+    selftest,
+    register,
+    serve,
+):
     app.command()(command)
 app.add_typer(jobs, name="jobs")
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from mmaudit.evidence.loss_map import JOINT, HeadMap, LossMap
 from mmaudit.evidence.readers.base import Columns, Run, counted, listed, said
 from mmaudit.evidence.readers.joining import split_of
@@ -131,7 +133,9 @@ def guess_map(runs: Iterable[Run], *, columns: Columns | None = None) -> Guess:
 
 
 def _guess(run: Run, columns: Columns) -> Guess | None:
-    read = {name: found for name in run.series if (found := read_name(name)) is not None}
+    # A loss that was never finite can stand for no head; it is told among those left out.
+    every = {name: found for name in run.series if (found := read_name(name)) is not None}
+    read = {name: found for name, found in every.items() if _has_numbers(run, name)}
     sentences: list[str] = []
     held_out = "validation"
     if not any(found.split == "validation" for found in read.values()):
@@ -178,7 +182,7 @@ def _guess(run: Run, columns: Columns) -> Guess | None:
         f"{said(head)}: train '{said(m.train)}', validation '{said(m.validation)}'"
         for head, m in maps.items()
     ]
-    left = [name for name in read if name not in found_map.series]
+    left = [name for name in every if name not in found_map.series]
     if left:
         told.append(f"{counted(len(left), 'other loss', 'other losses')} left out: {listed(left)}.")
     return Guess(found_map, (*sentences, *told))
@@ -223,6 +227,10 @@ def _joint_pair(
             f"'{said(pair[0])}' and '{said(pair[1])}' are called differently; they were taken for one head."
         )
     return pair
+
+
+def _has_numbers(run: Run, name: str) -> bool:
+    return bool(np.isfinite(run.series[name].value).any())
 
 
 def _split(parts: Sequence[Sequence[str]]) -> tuple[str | None, bool]:

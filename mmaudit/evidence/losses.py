@@ -27,6 +27,7 @@ MOST_CHECKPOINTS = 1000
 """Of more, neighbours are averaged: a validation loss for each step is no checkpoint for each step."""
 
 _DISORDER = 0.05
+_LARGEST = 1e50
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def align(run: Run, heads: LossMap) -> Losses:
     empty = [series for series, points in taken.items() if len(points.value) == 0]
     if empty:
         raise LogError(
-            f"run '{said(run.title)}': series '{said(empty[0])}' has no finite value; nothing can be compared with it."
+            f"run '{said(run.title)}': series '{said(empty[0])}' has no finite value; give a map without its head."
         )
     axis = _axis(
         [taken[h.validation] for h in heads.heads.values()],
@@ -180,12 +181,15 @@ def _last_written(run: Run, name: str, flags: list[Flag]) -> Series:
 
 
 def _finite(series: Series, name: str, head: str, flags: list[Flag]) -> Series:
-    finite = np.isfinite(series.value)
+    """Points that can be computed with: squares and ratios of losses must be finite too."""
+    size = np.abs(series.value)
+    finite = size <= _LARGEST
     bad = int((~finite).sum())
     if bad:
-        text = f"{bad:,} of {len(finite):,} values of '{said(name)}' are not finite: left out."
+        text = f"{bad:,} of {len(finite):,} values of '{said(name)}' are not finite (or beyond {_LARGEST:g}): left out."
         flags.append(Flag("not finite", head, text))
-    return series.where(finite)
+    kept = series.where(finite)
+    return kept._replace(value=np.where(np.abs(kept.value) < 1 / _LARGEST, 0.0, kept.value))
 
 
 def _axis(validation: list[Series], train: list[Series]) -> Axis:

@@ -159,3 +159,16 @@ def test_no_map(tmp_path, text, message):
 def test_a_map_is_itself():
     found = LossMap.model_validate({"heads": {"a": {"train": "x", "validation": "y"}}})
     assert read_map(found) is found and found.joint_head is None
+
+
+def test_a_loss_that_was_never_finite_is_no_head_and_is_told():
+    broken = SERIES._replace(value=SERIES.value * np.nan)
+    names = {
+        "train_a_loss": SERIES,
+        "val_a_loss": broken,
+        "train_b_loss": SERIES,
+        "val_b_loss": SERIES,
+    }
+    guess = guess_map([Run("r", "", (), names)])
+    assert set(guess.map.heads) == {"b"}
+    assert "'train_a_loss', 'val_a_loss'" in guess.sentences[-1]
