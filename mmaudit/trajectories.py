@@ -190,7 +190,7 @@ def ogr(
         },
         guessed=log.guessed,
         evaluation_sets=first.evaluation_sets,
-        runs=tuple(_run_record(run) for run in log.runs),
+        runs=_run_records(log.runs),
         settings=options._asdict(),
         flags=_flags(log.runs),
         measures=measures,
@@ -262,7 +262,14 @@ def _title(log: LossLog) -> str:
     return f"{said(log.runs[0].run, 100)} and {len(log.runs) - 1} more"
 
 
-def _run_record(run: Losses) -> RunLosses:
+def _run_records(runs: Sequence[Losses]) -> tuple[RunLosses, ...]:
+    paths = dict.fromkeys(path for run in runs for path in run.files[:_MOST_FILES])
+    # Many runs may be in one file.
+    files = {path: _file_record(Path(path)) for path in paths}
+    return tuple(_run_record(run, files) for run in runs)
+
+
+def _run_record(run: Losses, files: Mapping[str, FileRecord]) -> RunLosses:
     columns = {
         name: {head: tuple(row) for head, row in zip(run.heads, values.tolist(), strict=True)}
         for name, values in (("train", run.train), ("validation", run.validation))
@@ -270,7 +277,7 @@ def _run_record(run: Losses) -> RunLosses:
     return RunLosses(
         title=run.run,
         format=run.format,
-        files=tuple(_file_record(Path(path)) for path in run.files[:_MOST_FILES]),
+        files=tuple(files[path] for path in run.files[:_MOST_FILES]),
         points=run.points,
         at=tuple(run.at.tolist()),
         train=columns["train"],

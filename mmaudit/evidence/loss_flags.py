@@ -29,6 +29,9 @@ _EXACTLY = 5e-4
 _SAME_SUM = 0.05
 _MOSTLY = 0.8
 _TINY = 1e-12
+_LARGEST = 1e50
+_MOST_PARTS = 12
+_POINTS = 5000
 
 
 class Flag(NamedTuple):
@@ -226,24 +229,31 @@ def _exact_sum(run: Run, heads: LossMap, name: str) -> dict[str, float]:
     others = list(
         dict.fromkeys([*(m.train for m in heads.heads.values() if m.train != own), *others])
     )
-    others = [n for n in others if len(run.series[n].value) == len(run.series[own].value)][:12]
+    target = run.series[own]
+    others = [n for n in others if _same_places(target, run.series[n])][:_MOST_PARTS]
     if len(others) < 2:
         return {}
-    target = run.series[own]
-    places = [run.series[n] for n in others]
-    if not all(_same_places(target, series) for series in places):
-        return {}
-    columns = np.array([series.value for series in places]).T
-    whole = np.isfinite(columns).all(axis=1) & np.isfinite(target.value)
-    columns, wanted = columns[whole][:5000], target.value[whole][:5000]
+    columns = np.array([run.series[n].value for n in others]).T
+    whole = (np.abs(columns) <= _LARGEST).all(axis=1) & (np.abs(target.value) <= _LARGEST)
+    columns, wanted = columns[whole][:_POINTS], target.value[whole][:_POINTS]
     if len(wanted) < 3 * len(others) + 5:
         return {}
     scale = float(np.abs(wanted).max())
-    weights, _ = nnls(columns, wanted)
+    if scale < 1 / _LARGEST:
+        return {}
+    # What is nothing beside the loss is no part of it, and would only upset the fit.
+    counts = np.flatnonzero(np.abs(columns).max(axis=0) > _EXACTLY * scale)
+    others, columns = [others[i] for i in counts], columns[:, counts]
+    if len(others) < 2:
+        return {}
+    try:
+        weights, _ = nnls(columns, wanted)
+    except RuntimeError:  # it did not converge: nothing adds up
+        return {}
     off = np.abs(columns @ weights - wanted).max()
-    shares = weights * columns.mean(axis=0) / max(scale, _TINY)
+    shares = weights * columns.mean(axis=0) / scale
     used = [i for i, share in enumerate(shares) if share > 0.02]
-    if scale <= 0 or off > _EXACTLY * scale or len(used) < 2:
+    if off > _EXACTLY * scale or len(used) < 2:
         return {}
     return {others[i]: float(weights[i]) for i in used}
 
