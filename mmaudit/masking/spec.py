@@ -11,13 +11,11 @@ import difflib
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -25,6 +23,18 @@ from pydantic import (
 )
 
 from mmaudit.exceptions import SpecError
+from mmaudit.masking.evidence_spec import BranchesSpec, ProbeSpec, ReferencesSpec, SecondMaskSpec
+from mmaudit.masking.mask_spec import (
+    MASK_KINDS,
+    CustomMask,
+    FillMask,
+    ImportString,
+    MaskSpec,
+    NamedMask,
+    NoiseMask,
+    Strict,
+    ValuePath,
+)
 from mmaudit.typing import OutputKind, TaskName
 
 __all__ = [
@@ -53,109 +63,7 @@ _LARGEST_FILE = 1_000_000
 _MOST_MODALITIES = 12
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _import_string(value: Any) -> Any:
-    if isinstance(value, str) and (
-        value.count(":") != 1 or not all(p.strip() for p in value.split(":"))
-    ):
-        raise ValueError("expected 'package.module:callable'")
-    return value
-
-
-def _path_string(value: Any) -> Any:
-    # YAML reads a bare 0 as a number; as a path it means the first element of the batch.
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-ImportString = Annotated[str, BeforeValidator(_import_string)]
-ValuePath = Annotated[str, BeforeValidator(_path_string), Field(min_length=1)]
-
-
-class NamedMask(_Strict):
-    """A mask without settings: ``zero``, ``mean`` of the training data, ``marginal``, ``drop`` (None) or ``keep``."""
-
-    kind: Literal["zero", "mean", "marginal", "drop", "keep"]
-
-    def __str__(self) -> str:
-        return self.kind
-
-
-class FillMask(_Strict):
-    """Every entry gets one value: a constant, or a token id."""
-
-    kind: Literal["constant", "token"]
-    value: float
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.value:g}"
-
-
-class NoiseMask(_Strict):
-    """Gaussian noise, drawn anew for each sample id.
-
-    ``mean`` and ``std`` default to those of the training data, entry by entry.
-    """
-
-    kind: Literal["noise"] = "noise"
-    mean: float | None = None
-    std: float | None = Field(default=None, ge=0)
-
-    def __str__(self) -> str:
-        return "noise" if self.std is None else f"noise (sd {self.std:g})"
-
-
-class CustomMask(_Strict):
-    """A function ``f(values, ids, generator) -> values`` of your own; ``values`` is ``(B, ...)``, ``ids`` a list of B strings."""
-
-    kind: Literal["custom"] = "custom"
-    function: ImportString
-
-    def __str__(self) -> str:
-        return f"custom {self.function}"
-
-
-_MASK_FORMS = "zero, mean, marginal, drop, keep, noise, {constant: 0.5}, {token: 0}, {noise: {std: 1}}, {custom: 'module:function'}"
-
-
-def _short_mask(value: Any) -> Any:
-    """Turn the short forms of a mask into its long form."""
-    if isinstance(value, str):
-        if value in ("zero", "mean", "marginal", "drop", "keep"):
-            return NamedMask(kind=value)
-        if value == "noise":
-            return NoiseMask()
-        near = difflib.get_close_matches(
-            value, ["zero", "mean", "marginal", "drop", "keep", "noise"], 1
-        )
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"unknown mask '{value}'{hint}; allowed: {_MASK_FORMS}")
-    if isinstance(value, Mapping) and len(value) == 1 and "kind" not in value:
-        ((key, setting),) = value.items()
-        if key in ("constant", "token"):
-            return {"kind": key, "value": setting}
-        if key == "noise":
-            return {
-                "kind": "noise",
-                **(setting if isinstance(setting, Mapping) else {"std": setting}),
-            }
-        if key == "custom":
-            return {"kind": "custom", "function": setting}
-        raise ValueError(f"unknown mask '{key}'; allowed: {_MASK_FORMS}")
-    return value
-
-
-MaskSpec = Annotated[
-    NamedMask | FillMask | NoiseMask | CustomMask,
-    Field(discriminator="kind"),
-    BeforeValidator(_short_mask),
-]
-_MASK_KINDS = {"zero", "mean", "marginal", "drop", "keep", "constant", "token", "noise", "custom"}
-
-
-class ModalitySpec(_Strict):
+class ModalitySpec(Strict):
     """One modality: its inputs, how each is masked and, where the automatic map is to be overruled, its modules."""
 
     inputs: dict[str, ValuePath]
@@ -211,14 +119,14 @@ class ModalitySpec(_Strict):
         return self
 
 
-class CallSpec(_Strict):
+class CallSpec(Strict):
     """How ``forward`` is called: paths in the batch, by position and by keyword. ``batch`` is the whole batch."""
 
     args: tuple[ValuePath, ...] = ()
     kwargs: dict[str, ValuePath] = Field(default_factory=dict)
 
 
-class OutputSpec(_Strict):
+class OutputSpec(Strict):
     """Where the class scores are in what the model returns, and what they are."""
 
     path: ValuePath | None = None
@@ -228,65 +136,7 @@ class OutputSpec(_Strict):
     need not be said."""
 
 
-class ReferencesSpec(_Strict):
-    """Models to compare with: what each modality could say alone, and what could be said without it.
-
-    A single path is the folder that ``mmaudit unimodal --out FOLDER`` wrote. Else modality -> audit file of such a model, or an
-    ``.npz`` or ``.parquet`` file with ``id`` (sample ids) and ``scores`` (its outputs for them, of the same kind as the model's).
-    """
-
-    alone: dict[str, Path] = Field(default_factory=dict)
-    without: dict[str, Path] = Field(default_factory=dict)
-    folder: Path | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        return {"folder": value} if isinstance(value, (str, Path)) else value
-
-
-class ProbeSpec(_Strict):
-    """How linear probes are fitted, and what the mono-modal concepts are."""
-
-    concept: Literal["centred_logits", "logits"] = "centred_logits"
-    """What of a reference model's outputs: less the class mean of each sample, or as they are."""
-    concepts: dict[str, Path] = Field(default_factory=dict)
-    """Modality -> ``.npz`` or ``.parquet`` file with ``id`` and ``concept`` (``(n, q)``), in place of reference models."""
-    penalty: float | Literal["cross-validated"] = "cross-validated"
-    """Of the ridge regression, for the sum of squares."""
-
-
-class BranchesSpec(_Strict):
-    """A model of branches that exchange information through cross-modal modules (as MMTM)."""
-
-    outputs: dict[str, ValuePath]
-    """Modality -> path of its branch's class scores in what the model returns."""
-    modules: dict[str, dict[str, ValuePath]]
-    """Cross-modal module -> modality -> its argument: a position or a keyword."""
-
-
-class SecondMaskSpec(_Strict):
-    """The mask that everything is evaluated under once more, since findings must not hang on how a modality is hidden."""
-
-    mask: MaskSpec | Literal["auto", "off"] = "auto"
-    """``auto``: ``marginal`` where the first is none, else ``zero``."""
-    samples: int = Field(default=2000, ge=50)
-    """At most so many samples, spread over the data."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        value = "off" if value is False else value  # YAML reads a bare off as false
-        fields = isinstance(value, Mapping) and set(value) <= {"mask", "samples"}
-        return value if fields else {"mask": value}
-
-    @field_validator("mask", mode="before")
-    @classmethod
-    def _off(cls, value: Any) -> Any:
-        return "off" if value is False else value
-
-
-class MaskingSpec(_Strict):
+class MaskingSpec(Strict):
     """Modalities, masks, and how to call a model and read its outputs.
 
     Args:
@@ -401,14 +251,14 @@ class MaskingSpec(_Strict):
         return frozenset(name for m, name in enumerate(self.modalities) if index >> m & 1)
 
 
-class FactorySpec(_Strict):
+class FactorySpec(Strict):
     """A callable of the owner's own code and its keyword arguments."""
 
     factory: ImportString
     args: dict[str, Any] = Field(default_factory=dict)
 
 
-class SourceSpec(_Strict):
+class SourceSpec(Strict):
     """Where samples come from: a factory that returns a DataLoader or an iterable of batches, or a file of arrays."""
 
     factory: ImportString | None = None
@@ -448,7 +298,7 @@ class SourceSpec(_Strict):
         return value
 
 
-class DataSpec(_Strict):
+class DataSpec(Strict):
     """The splits. Only ``test`` is audited; ``train`` is asked for by masks and measures that need it."""
 
     test: SourceSpec
@@ -456,7 +306,7 @@ class DataSpec(_Strict):
     validation: SourceSpec | None = None
 
 
-class ExpectedSpec(_Strict):
+class ExpectedSpec(Strict):
     """The plain score the model is known to reach; an audit that does not reach it stops before measuring anything.
 
     The score is the accuracy, of a regression R2 (``{R2: 0.8}`` is the same as ``{accuracy: 0.8}``).
@@ -608,7 +458,7 @@ def _sentences(error: ValidationError, kind: type[BaseModel]) -> list[str]:
         ):  # the union of masks puts the kind into the path; a reader of the YAML has never written it
             at = location.index("mask")
             location = location[: at + 2] + [
-                step for step in location[at + 2 :] if step not in _MASK_KINDS
+                step for step in location[at + 2 :] if step not in MASK_KINDS
             ]
         path = ".".join(location) or "the file"
         message = fault["msg"].removeprefix("Value error, ")
