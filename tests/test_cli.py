@@ -262,6 +262,7 @@ def test_preview(project):
     )
 
 
+@pytest.mark.slow  # a minute; the README's first command is the same
 @pytest.mark.timeout(400)
 def test_demo_goes_the_whole_way(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

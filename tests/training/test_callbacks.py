@@ -93,6 +93,7 @@ class TestLightning:
         assert learning_speeds(tmp_path / "losses.jsonl").step.tolist() == [2, 4, 6, 8]
 
     def test_a_part_of_the_module_every_few_steps(self, tmp_path):
+        pytest.importorskip("lightning", reason="lightning is not installed")
         log = recorder(tmp_path / "losses.jsonl")
         callback = lightning_callback(log, module="net", steps=4)
         self.fit("lightning.pytorch", [callback], tmp_path, accumulate_grad_batches=1)
@@ -146,6 +147,7 @@ class TestTransformers:
         assert learning_speeds(tmp_path / "losses.jsonl").step.tolist() == [3, 6, 9]
 
     def test_every_few_steps(self, tmp_path):
+        pytest.importorskip("transformers", reason="transformers is not installed")
         log = recorder(tmp_path / "losses.jsonl")
         self.fit([trainer_callback(log, steps=5)], tmp_path, gradient_accumulation_steps=1)
         (run,) = read_runs(tmp_path / "losses.jsonl")
