@@ -20,6 +20,8 @@ _FROM_THE_START = 0.1
 _SURE = 4.0
 _STRAY = 2.5
 _CLEARLY = 0.5
+_SHORT = 16
+_LARGE = 0.1
 
 
 class Valley(NamedTuple):
@@ -62,7 +64,9 @@ def fit_valley(losses: FloatArray) -> Valley:
     falling, rising = _errors(losses), _errors(losses[::-1])[::-1]
     # The first k values fall, the others rise.
     total = np.append(0.0, falling) + np.append(rising, 0.0)
-    k = int(np.argmin(total))
+    # Of equally good curves the one that turns first, whatever rounding says.
+    rounding = 1e-9 * len(losses) * float(np.ptp(losses)) ** 2
+    k = int(np.flatnonzero(total <= total.min() + rounding)[0])
     fit = np.concatenate([_fall(losses[:k]), _fall(losses[k:][::-1])[::-1]])
     return Valley(fit, int(np.flatnonzero(fit <= fit.min())[-1]))
 
@@ -82,7 +86,26 @@ def find_onset(train: FloatArray, validation: FloatArray, *, margin: float) -> i
         The checkpoint after the bottom at which the rise begins; ``None`` where there is none.
     """
     fit, bottom = fit_valley(validation)
-    lowest, noise = float(fit[bottom]), noise_level(validation)
+    onset = _risen(train, validation, fit, bottom, noise_level(validation), margin)
+    if onset is None and len(validation) < _SHORT:
+        # In a short log a steep course passes for noise. What the curve leaves unexplained is less than it, so that the rise has to
+        # be large beside the fall.
+        left = 2 * float(np.sqrt(np.mean((validation - fit) ** 2)))
+        if validation[-1] - fit[bottom] > _LARGE * (fit[0] - fit[bottom]):
+            onset = _risen(train, validation, fit, bottom, left, margin)
+    return onset
+
+
+def _risen(
+    train: FloatArray,
+    validation: FloatArray,
+    fit: FloatArray,
+    bottom: int,
+    noise: float,
+    margin: float,
+) -> int | None:
+    """Where the rise begins, beside noise of a known level."""
+    lowest = float(fit[bottom])
     least = margin * abs(lowest)
     above = validation - lowest
     # A value that falls back to the bottom, by more than noise does, makes the rise good.

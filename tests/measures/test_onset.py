@@ -76,6 +76,12 @@ def test_a_plateau_with_noise_does_not_overfit(T):
     assert sum(one is not None for one in found) <= 5
 
 
+def test_a_large_rise_in_a_short_log_is_found():
+    train = np.array([2.0, 1.3, 0.9, 0.62, 0.5, 0.4, 0.34, 0.29])
+    held_out = np.array([2.1, 1.42, 1.0, 0.75, 0.635, 0.757, 0.816, 0.949])
+    assert find_onset(train, held_out, margin=0.01) == 5
+
+
 def test_what_is_no_overfitting():
     fall = np.array([3.0, 2, 1, 0.8, 0.7])
     assert find_onset(fall, np.array([3, 2, 1.5, 1.6, 1.2]), margin=0.01) is None
