@@ -286,10 +286,25 @@ def _train(
                 rows.append(values)
                 continue
         values, counts = _window_means(points, ends)
+        _say_units(name, points.at, ends, axis, flags)
         _say_gaps(name, counts > 0, flags)
         most = max(most, int(np.median(counts[counts > 0])) if (counts > 0).any() else 1)
         rows.append(values)
     return np.array(rows), most
+
+
+def _say_units(
+    name: str, train: FloatArray, ends: FloatArray, axis: Axis, flags: list[Flag]
+) -> None:
+    """That train and validation losses are counted in different units, as steps and epochs."""
+    late = int((train > ends[-1]).sum())
+    if axis != "step" or len(ends) < 2 or late <= len(train) / 2:
+        return
+    text = (
+        f"{late:,} of {len(train):,} train losses of '{said(name)}' were logged after the last validation (at {axis} {ends[-1]:g}, training "
+        f"goes on to {train.max():g}): the two are probably counted in different units, and were not measured at the same time."
+    )
+    flags.append(Flag("order", name, text, unusable=True))
 
 
 def _say_gaps(name: str, there: np.ndarray, flags: list[Flag]) -> None:

@@ -309,3 +309,15 @@ def test_evaluation_sets_are_no_heads():
     found = {name: series(FALL, epoch=np.arange(T)) for name in ("t", "v_a", "v_b")}
     losses = align(run(**found), mapped)
     assert losses.evaluation_sets and kinds(losses) == {"evaluation sets"}
+
+
+def test_steps_beside_epochs_are_told():
+    found = align(
+        run(
+            t_joint=series(np.linspace(2, 1, 450), step=range(450)),
+            v_joint=series(np.linspace(2, 1.2, 15), step=range(15)),
+        ),
+        heads("joint"),
+    )
+    assert found.unusable == {"joint"}
+    assert any("435 of 450" in flag.text for flag in found.flags)

@@ -65,8 +65,8 @@ def _of_file(file: Path, title: str, columns: Columns) -> list[Run]:
 def without_later_rows(run: Run) -> Run:
     """The run without rows that ``trainer.validate`` and ``trainer.test`` wrote after its training.
 
-    They carry an epoch that no row of the training has, and no step was taken since the validation before: counted in, they would be
-    another checkpoint, on whatever data they were given.
+    They carry an epoch that no row of the training has, and no step was taken since the validation before; or, from a trainer of their
+    own, a step that training was long past. Counted in, they would be another checkpoint, on whatever data they were given.
     """
     trained = [
         series
@@ -79,10 +79,12 @@ def without_later_rows(run: Run) -> Run:
         float(np.nanmax(s.epoch)) if np.isfinite(s.epoch).any() else -1 for s in trained
     )
     last_row = max(int(s.order.max()) for s in trained)
+    last_step = max(int(s.step.max()) for s in trained)
     kept: dict[str, Series] = {}
     dropped: dict[int, None] = {}
     for name, series in run.series.items():
-        later = (series.order > last_row) & (series.epoch > last_epoch)
+        back = (series.step >= 0) & (series.step < last_step)
+        later = (series.order > last_row) & ((series.epoch > last_epoch) | back)
         dropped.update(dict.fromkeys(series.order[later].tolist()))
         if not later.all():
             kept[name] = series.where(~later)

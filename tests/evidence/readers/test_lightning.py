@@ -50,3 +50,9 @@ def test_a_real_log():
     assert "2 rows after the training" in run.notes[0]
     assert run.series["train_loss"].epoch.max() == run.series["val_loss"].epoch.max() == 4
     assert np.isfinite(run.series["train_loss"].value).all()
+
+
+def test_a_validation_by_a_trainer_of_its_own_is_no_restart(tmp_path):
+    (run,) = read_runs(write(tmp_path / "version_0" / "metrics.csv", metrics(later="0,0,,,9.0\n")))
+    assert run.series["val_loss"].value.tolist() == [2.2, 2.1, 2.0, pytest.approx(1.9)]
+    assert "1 row after the training" in run.notes[-1]
