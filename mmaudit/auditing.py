@@ -77,7 +77,7 @@ def audit(
         device: Where to run; left out, where a module in memory lies, else a GPU if there is one.
         precision: ``bfloat16`` and ``float16`` run under autocast.
         batch_size: Instead of the data's own.
-        measures: Keys of measures; all where left out.
+        measures: Keys of measures, and no verdicts unless those that they need are among them; all where left out.
         replicates: Bootstrap replicates behind the intervals.
         seed: Of random masks, resampling and spot checks; left out, the spec's, else 0.
         optimize: ``False`` evaluates every coalition by a pass of its own.

@@ -147,7 +147,10 @@ def audit(
         int, typer.Option(min=100, help="Bootstrap replicates behind the intervals.")
     ] = 2000,
     measures: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Only these measures.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="A,B", help="Only these measures; verdicts need them all.", show_default=False
+        ),
     ] = None,
     no_optimize: Annotated[
         bool, typer.Option("--no-optimize", help="Evaluate every coalition by a pass of its own.")

@@ -21,7 +21,7 @@ from mmaudit.evidence.surroundings import Surroundings
 from mmaudit.evidence.table import ShardInfo, shard_infos
 from mmaudit.evidence.workspace import TABLE
 from mmaudit.exceptions import DataError, ModelError
-from mmaudit.findings import find
+from mmaudit.findings import NEEDED_MEASURES, find
 from mmaudit.masking.build import describe_masks
 from mmaudit.masking.spec import AuditSpec, MaskingSpec
 from mmaudit.measures import compute_measures
@@ -141,6 +141,11 @@ def make_record(
         },
         lineage=spec.lineage if isinstance(spec, AuditSpec) else {},
     )
+    left = [key for key in NEEDED_MEASURES if measures is not None and key not in measures]
+    if left:
+        text = f"no verdicts: they need the measures {', '.join(left)}, which were left out."
+        said = Note(kind="information", topic="measures", text=text)
+        return record.model_copy(update={"notes": (*record.notes, said)})
     try:
         return record.model_copy(update={"findings": find(record, table)})
     except Exception as error:  # the numbers are worth keeping without the sentences

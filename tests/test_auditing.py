@@ -98,7 +98,12 @@ class TestNumbers:
         assert evidence.verified_rows > 0
 
     def test_measures_that_are_not_asked_for_are_not_computed(self) -> None:
-        assert list(audited(measures=["utilization"]).measures) == ["utilization"]
+        report = audited(measures=["utilization"])
+        assert list(report.measures) == ["utilization"]
+        # What nobody asked to measure is no evidence that is missing.
+        assert report.record.findings == ()
+        assert any("no verdicts: they need" in note.text for note in report.record.notes)
+        assert audited().record.findings
 
 
 class TestModelIsLeftAlone:

@@ -4,7 +4,7 @@
 verdict, and compares modalities. Thresholds have names (:class:`Thresholds`) and are overridden in the audit file.
 """
 
-from mmaudit.findings.finding import find
+from mmaudit.findings.finding import NEEDED_MEASURES, find
 from mmaudit.findings.thresholds import Thresholds, read_thresholds
 
-__all__ = ["Thresholds", "find", "read_thresholds"]
+__all__ = ["NEEDED_MEASURES", "Thresholds", "find", "read_thresholds"]

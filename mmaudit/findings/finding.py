@@ -13,7 +13,10 @@ from mmaudit.findings.verdicts import verdict_of
 from mmaudit.findings.wording import enumerated
 from mmaudit.report.schema import Finding, Record
 
-__all__ = ["find"]
+__all__ = ["NEEDED_MEASURES", "find"]
+
+NEEDED_MEASURES = ("coalitions", "contributions", "interactions", "information", "mask_sensitivity")
+"""Measures that verdicts cannot do without: where an audit was asked to leave one out, what it lacks is no finding."""
 
 _FINE = ("well used", "redundant", "uninformative")
 
