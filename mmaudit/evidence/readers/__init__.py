@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -65,8 +66,13 @@ def read_runs(
     if form is not None and form not in READERS:
         raise LogError(f"'{said(form)}' is no format of logs; there are {', '.join(READERS)}.")
     runs: list[Run] = []
+    seen: set[str] = set()
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
         path = Path(path)
+        real = os.path.realpath(path)
+        if real in seen:  # as two runs it would be a repeat that agrees with itself
+            raise LogError(f"{said(str(path), 200)} was given twice; give each log once.")
+        seen.add(real)
         try:
             runs += _read(path, form, columns or Columns())
         except OSError as error:

@@ -106,3 +106,9 @@ def test_a_folder_of_two_formats_says_so(tmp_path):
 def test_reading_loads_no_torch():
     code = "import sys, mmaudit.trajectories; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_log_that_is_given_twice_is_no_repeat(tmp_path):
+    path = write(tmp_path / "log.csv", "epoch,train_loss,val_loss\n0,2,2.1\n1,1,1.2\n")
+    with pytest.raises(LogError, match="given twice"):
+        read_runs([path, tmp_path / "." / "log.csv"])
