@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -271,7 +272,10 @@ def _run_records(runs: Sequence[Losses]) -> tuple[RunLosses, ...]:
 
 def _run_record(run: Losses, files: Mapping[str, FileRecord]) -> RunLosses:
     columns = {
-        name: {head: tuple(row) for head, row in zip(run.heads, values.tolist(), strict=True)}
+        name: {
+            head: tuple(None if math.isnan(loss) else loss for loss in row)
+            for head, row in zip(run.heads, values.tolist(), strict=True)
+        }
         for name, values in (("train", run.train), ("validation", run.validation))
     }
     return RunLosses(

@@ -6,6 +6,8 @@ over an epoch is none: it lies between the losses at the two ends of the epoch, 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,9 +16,9 @@ from scipy.optimize import nnls
 from mmaudit.evidence.loss_map import LossMap
 from mmaudit.evidence.loss_names import of_test_set, read_name
 from mmaudit.evidence.readers.base import Run, Series, counted, said
-from mmaudit.typing import FloatArray
+from mmaudit.typing import FloatArray, IntArray
 
-__all__ = ["FEWEST_CHECKPOINTS", "Flag", "few_checkpoints", "find_doubts"]
+__all__ = ["FEWEST_CHECKPOINTS", "Flag", "few_checkpoints", "find_doubts", "is_average"]
 
 FEWEST_CHECKPOINTS = 5
 """Fewer are no trajectory."""
@@ -28,9 +30,13 @@ _SUM_OVER_BATCHES = 10.0
 _EXACTLY = 5e-4
 _SAME_SUM = 0.05
 _MOSTLY = 0.8
+_FROM_THE_FIRST = 3.0
+_STEADY = 1.5
 _TINY = 1e-12
 _LARGEST = 1e50
 _MOST_PARTS = 12
+_TOLD_APART = 1e4
+_AVERAGED = {"epoch", "avg", "average", "averaged", "running", "smoothed", "smooth", "ema"}
 _POINTS = 5000
 
 
@@ -43,6 +49,7 @@ class Flag(NamedTuple):
         "window",
         "training mode",
         "not finite",
+        "diverged",
         "few checkpoints",
         "gap",
         "restart",
@@ -58,12 +65,23 @@ class Flag(NamedTuple):
     """OGR of this head would be wrong, rather than rough."""
 
 
-def few_checkpoints(number: int) -> list[Flag]:
-    """A flag where there are too few to speak of a trajectory."""
-    if number >= FEWEST_CHECKPOINTS:
-        return []
-    text = f"{counted(number, 'checkpoint')} with both losses, fewer than {FEWEST_CHECKPOINTS}: too few to speak of a trajectory."
-    return [Flag("few checkpoints", None, text)]
+def few_checkpoints(heads: Sequence[str], numbers: IntArray) -> list[Flag]:
+    """Flags where there are too few to speak of a trajectory: of all heads together, or of each that has few.
+
+    Args:
+        heads: Their names.
+        numbers: Checkpoints of each, shape ``(H,)``.
+    """
+    few = [(h, int(n)) for h, n in zip(heads, numbers, strict=True) if n < FEWEST_CHECKPOINTS]
+    end = f"with both losses, fewer than {FEWEST_CHECKPOINTS}: too few to speak of a trajectory."
+    if few and len(few) == len(heads):
+        return [
+            Flag("few checkpoints", None, f"{counted(max(n for _, n in few), 'checkpoint')} {end}")
+        ]
+    return [
+        Flag("few checkpoints", h, f"'{said(h, 40)}' has {counted(n, 'checkpoint')} {end}")
+        for h, n in few
+    ]
 
 
 def find_doubts(
@@ -74,8 +92,8 @@ def find_doubts(
     Args:
         run: As it was read; its other train losses are looked at too.
         heads: Which series are whose.
-        train: Shape ``(H, T)``, finite.
-        validation: Shape ``(H, T)``, finite.
+        train: Shape ``(H, T)``; NaN where a head has no checkpoint, each has one.
+        validation: The same shape, NaN at the same places.
         averaged: Whether train losses are means of values since the checkpoint before.
     """
     flags: list[Flag] = []
@@ -83,8 +101,14 @@ def find_doubts(
     if heads.evaluation_sets:
         text = "all heads share one train loss: they are sets of data, not heads of a model, and no blend of them is defined."
         flags.append(Flag("evaluation sets", None, text))
-    positive: np.ndarray = np.all(np.minimum(train, validation) >= 0, axis=1)
-    ratios = np.array([_early_ratio(t, v) for t, v in zip(train, validation, strict=True)])
+    own = [np.isfinite(row) for row in train]
+    positive = np.array(
+        [(np.minimum(t, v)[o] >= 0).all() for t, v, o in zip(train, validation, own, strict=True)]
+    )
+    ratios = np.array(
+        [_early_ratio(t[o], v[o]) for t, v, o in zip(train, validation, own, strict=True)]
+    )
+    both = np.all(own, axis=0)
     for h, name in enumerate(names):
         head = heads.heads[name]
         shown = said(name, 40)
@@ -95,18 +119,42 @@ def find_doubts(
             text = f"'{shown}' has losses below 0: shares of the loss mean nothing there."
             flags.append(Flag("negative", name, text))
             continue
-        found = _sum(run, heads, h, train, validation, ratios, positive)
-        found = found or _off_scale(name, train[h], validation[h], float(ratios[h]))
+        mine = train[h][own[h]], validation[h][own[h]]
+        found = (
+            _sum(run, heads, h, train[:, both], validation[:, both], ratios, positive)
+            if both.any()
+            else []
+        )
+        found = found or _off_scale(name, *mine, float(ratios[h]))
         flags += found
         if not any(flag.unusable for flag in found):
-            flags += _training_mode(name, train[h], validation[h])
-        if averaged or _is_average(head.train):
-            text = (
-                f"the train loss of '{shown}' is an average over steps between checkpoints, while the weights change: it lags"
-                " behind, and overfitting looks smaller early on."
-            )
-            flags.append(Flag("window", name, text))
-    return flags
+            flags += _training_mode(name, *mine)
+    lagging = [
+        name
+        for name, fair in zip(names, positive, strict=True)
+        if fair and (averaged or is_average(heads.heads[name].train))
+    ]
+    certain = averaged or all(is_average(heads.heads[n].train, certain=True) for n in lagging)
+    return flags + _window(names, lagging, certain=certain)
+
+
+def _window(names: list[str], lagging: list[str], *, certain: bool) -> list[Flag]:
+    """That train losses are averages; said once of all heads, where it is so of all."""
+    together = 1 < len(names) == len(lagging)
+    is_one = "an average" if certain else "probably an average"
+    about: list[tuple[str | None, str]] = [
+        (name, f"the train loss of '{said(name, 40)}' is {is_one}") for name in lagging
+    ]
+    if together:
+        about = [(None, f"the train loss of each head is {is_one}")]
+    return [
+        Flag(
+            "window",
+            head,
+            f"{text} over steps between checkpoints, while the weights change: it lags behind, and overfitting looks smaller early on.",
+        )
+        for head, text in about
+    ]
 
 
 def _early_ratio(train: FloatArray, validation: FloatArray) -> float:
@@ -119,14 +167,17 @@ def _early_ratio(train: FloatArray, validation: FloatArray) -> float:
 
 def _off_scale(name: str, train: FloatArray, validation: FloatArray, above: float) -> list[Flag]:
     shown = said(name, 40)
-    under = float(np.min(validation[:3] / np.maximum(train[:3], _TINY)))
+    early = validation[:3] / np.maximum(train[:3], _TINY)
+    under = float(np.min(early))
+    # Losses that part by memorising part more with every checkpoint; a sum is off by the same factor from the first one on.
+    steady = under > _FROM_THE_FIRST and len(early) > 2 and float(np.max(early)) < _STEADY * under
     if above > _OFF_SCALE:
         text = (
             f"the train loss of '{shown}' is {_times(above)} its validation loss at the beginning: this looks like a sum (of several"
             " losses, or over batches) beside a mean, or like another task (mixed or smoothed labels)."
         )
         return [Flag("sum", name, text, unusable=True)]
-    if under > _SUM_OVER_BATCHES:
+    if under > _SUM_OVER_BATCHES or steady:
         text = (
             f"the validation loss of '{shown}' is {_times(under)} its train loss at the beginning: this looks like a sum over batches"
             " beside a mean."
@@ -164,11 +215,15 @@ def _sum(
         return []
     exact = _exact_sum(run, heads, names[h])
     if exact:
-        text = " + ".join(
-            f"{'' if abs(w - 1) < 0.01 else f'{w:.2g} x '}'{said(name, 40)}'"
-            for name, w in exact.items()
-        )
-        return [_sum_flag(names, heads, h, validation, exact, f"the sum {text}")]
+        if exact.certain:
+            text = " + ".join(
+                f"{'' if abs(w - 1) < 0.01 else f'{w:.2g} x '}'{said(name, 40)}'"
+                for name, w in exact.weights.items()
+            )
+        else:
+            parts = " and ".join(f"'{said(name, 40)}'" for name in exact.weights)
+            text = f"of {parts}, which are too alike to tell their shares"
+        return [_sum_flag(names, heads, h, validation, exact.weights, f"the sum {text}")]
     rest = [i for i in range(len(names)) if i != h and positive[i]]
     if not rest or len(rest) < len(names) - 1:
         return []
@@ -218,8 +273,16 @@ def _sum_flag(
     return Flag("sum", names[h], text, unusable=True)
 
 
-def _exact_sum(run: Run, heads: LossMap, name: str) -> dict[str, float]:
-    """Train losses of the run that add up to that of a head at every point, with their weights; none where they do not."""
+class _Sum(NamedTuple):
+    """Losses that add up to another."""
+
+    weights: dict[str, float]
+    certain: bool
+    """Whether the weights are the only ones that fit."""
+
+
+def _exact_sum(run: Run, heads: LossMap, name: str) -> _Sum | None:
+    """Train losses of the run that add up to that of a head at every point; ``None`` where they do not."""
     own = heads.heads[name].train
     others = [
         n
@@ -232,30 +295,40 @@ def _exact_sum(run: Run, heads: LossMap, name: str) -> dict[str, float]:
     target = run.series[own]
     others = [n for n in others if _same_places(target, run.series[n])][:_MOST_PARTS]
     if len(others) < 2:
-        return {}
+        return None
     columns = np.array([run.series[n].value for n in others]).T
     whole = (np.abs(columns) <= _LARGEST).all(axis=1) & (np.abs(target.value) <= _LARGEST)
     columns, wanted = columns[whole][:_POINTS], target.value[whole][:_POINTS]
-    if len(wanted) < 3 * len(others) + 5:
-        return {}
-    scale = float(np.abs(wanted).max())
+    scale = float(np.abs(wanted).max(initial=0.0))
     if scale < 1 / _LARGEST:
-        return {}
-    # What is nothing beside the loss is no part of it, and would only upset the fit.
-    counts = np.flatnonzero(np.abs(columns).max(axis=0) > _EXACTLY * scale)
+        return None
+    # What is nothing beside the loss is no part of it, and a loss that was logged twice is no sum; both would upset the fit.
+    same = [_is_multiple(column, wanted) for column in columns.T]
+    counts = np.flatnonzero((np.abs(columns).max(axis=0) > _EXACTLY * scale) & ~np.array(same))
     others, columns = [others[i] for i in counts], columns[:, counts]
-    if len(others) < 2:
-        return {}
+    if len(others) < 2 or len(wanted) < 3 * len(others) + 5:
+        return None
     try:
         weights, _ = nnls(columns, wanted)
     except RuntimeError:  # it did not converge: nothing adds up
-        return {}
+        return None
     off = np.abs(columns @ weights - wanted).max()
     shares = weights * columns.mean(axis=0) / scale
     used = [i for i, share in enumerate(shares) if share > 0.02]
     if off > _EXACTLY * scale or len(used) < 2:
-        return {}
-    return {others[i]: float(weights[i]) for i in used}
+        return None
+    sizes = np.maximum(np.abs(columns[:, used]).max(axis=0), _TINY)
+    certain = bool(np.linalg.cond(columns[:, used] / sizes) < _TOLD_APART)
+    return _Sum({others[i]: float(weights[i]) for i in used}, certain)
+
+
+def _is_multiple(column: FloatArray, wanted: FloatArray) -> bool:
+    """Whether a loss is another one, up to a factor."""
+    square = float(column @ column)
+    if square < _TINY:
+        return False
+    off = np.abs(column * float(column @ wanted) / square - wanted).max()
+    return bool(off <= _EXACTLY * np.abs(wanted).max())
 
 
 def _times(ratio: float) -> str:
@@ -277,6 +350,19 @@ def _same_places(first: Series, second: Series) -> bool:
     )
 
 
-def _is_average(series: str) -> bool:
-    name = series.lower()
-    return "epoch" in name or "avg" in name
+def is_average(series: str, *, certain: bool = False) -> bool:
+    """Whether a train loss is an average over steps by its name; trainers log one where they call it just 'loss'.
+
+    Args:
+        series: Its name.
+        certain: Only where the name says so.
+
+    Example:
+        >>> is_average("train_loss_epoch"), is_average("audio_loss"), is_average("audio_loss", certain=True)
+        (True, True, False)
+    """
+    words = set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", series).lower()))
+    if "clean" in words or "eval" in words:
+        return False
+    read = read_name(series)
+    return bool(words & _AVERAGED) or (not certain and read is not None and read.split is None)

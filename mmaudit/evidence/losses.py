@@ -1,7 +1,8 @@
 """From logged points to losses that can be compared: train and validation of every head at the same checkpoints.
 
-A checkpoint is where the validation losses were measured. The train loss there is what was logged for it, or the mean of what was
-logged since the checkpoint before; which of the two it is, and what makes the comparison doubtful, is said.
+A checkpoint is where a validation loss was measured. The train loss there is what was logged for it, or the mean of what was
+logged since the checkpoint before; which of the two it is, and what makes the comparison doubtful, is said. Each head is brought to
+its own checkpoints, so that one that was validated more rarely, or that turned NaN, takes nothing from the others.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mmaudit.evidence.loss_flags import Flag, few_checkpoints, find_doubts
-from mmaudit.evidence.loss_map import LossMap
+from mmaudit.evidence.loss_flags import Flag, few_checkpoints, find_doubts, is_average
+from mmaudit.evidence.loss_map import HeadMap, LossMap
 from mmaudit.evidence.readers import Run
 from mmaudit.evidence.readers.base import Series, counted, listed, said
 from mmaudit.exceptions import LogError
@@ -39,9 +40,9 @@ class Losses:
         heads: Their names, H of them.
         joint: The joint head, where there is one.
         axis: What checkpoints are counted in.
-        at: Place of each checkpoint on the axis, shape ``(T,)``, ascending.
-        train: Shape ``(H, T)``.
-        validation: Shape ``(H, T)``.
+        at: Place of each checkpoint of any head on the axis, shape ``(T,)``, ascending.
+        train: Shape ``(H, T)``; NaN where a head has no checkpoint.
+        validation: The same shape, NaN at the same places.
         window: How the train loss was taken, in words.
         flags: What makes the comparison doubtful.
         files: Where it was read from.
@@ -72,6 +73,12 @@ class Losses:
         return frozenset(
             flag.head for flag in self.flags if flag.unusable and flag.head is not None
         )
+
+    @property
+    def incomparable(self) -> dict[str, str]:
+        """Head -> why its losses cannot be set against those of other heads, though its own OGR can be computed."""
+        kinds = ("sum", "diverged")
+        return {f.head: f.text for f in reversed(self.flags) if f.kind in kinds and f.head}
 
 
 class _Points(NamedTuple):
@@ -109,40 +116,58 @@ def align(run: Run, heads: LossMap) -> Losses:
                 )
     flags: list[Flag] = []
     own = {s: h for h, m in reversed(heads.heads.items()) for s in (m.validation, m.train)}
+    written = {series: _last_written(run, series, flags) for series in sorted(own)}
+    axis = _axis(
+        [written[h.validation] for h in heads.heads.values()],
+        [written[h.train] for h in heads.heads.values()],
+    )
     taken = {
-        series: _finite(_last_written(run, series, flags), series, own[series], flags)
-        for series in sorted(own)
+        series: _finite(points, series, own[series], axis, flags)
+        for series, points in written.items()
     }
     empty = [series for series, points in taken.items() if len(points.value) == 0]
     if empty:
         raise LogError(
             f"run '{said(run.title)}': series '{said(empty[0])}' has no finite value; give a map without its head."
         )
-    axis = _axis(
-        [taken[h.validation] for h in heads.heads.values()],
-        [taken[h.train] for h in heads.heads.values()],
-    )
     held = {name: _at_places(_points(taken[h.validation], axis)) for name, h in heads.heads.items()}
-    ends, validation = _common(run, held, axis, flags)
-    train, most = _train(run, heads, taken, ends, axis, flags)
-    there = np.isfinite(train).all(axis=0)
-    if not there.any():
+    held = _put_side_by_side(held, axis, flags)
+    at: FloatArray = np.unique(np.concatenate([points.at for points in held.values()]))
+    train, validation = (np.full((len(held), len(at)), np.nan) for _ in range(2))
+    most = 1
+    for h, (name, points) in enumerate(held.items()):
+        values, behind = _train(name, heads.heads[name], taken, points.at, axis, flags)
+        most = max(most, behind)
+        there = np.isfinite(values)
+        place = np.searchsorted(at, points.at[there])
+        train[h, place], validation[h, place] = values[there], points.value[there]
+    if not np.isfinite(train).any(axis=1).all():
+        has = np.isfinite(train).any(axis=1)
+        lacking = [name for name, some in zip(held, has, strict=True) if not some]
         raise LogError(
-            f"run '{said(run.title)}': no checkpoint has a train and a validation loss of every head; are they counted in the same {axis}s?"
+            f"run '{said(run.title)}': no checkpoint of '{said(lacking[0])}' has a train and a validation loss; are they counted in the "
+            f"same {axis}s?"
         )
-    window = "train loss as logged at each checkpoint"
-    if most > 1:
-        window = (
-            f"train loss: mean of the (about {most:,}) values logged since the checkpoint before"
-        )
+    kept = np.isfinite(train).any(axis=0)
+    at, train, validation = at[kept], train[:, kept], validation[:, kept]
+    _say_own_checkpoints(list(held), np.isfinite(train), written, heads, axis, flags)
     found = Losses(
-        run.title, tuple(heads.heads), heads.joint_head, axis, ends[there], train[:, there], validation[:, there], window, (),
+        run.title, tuple(heads.heads), heads.joint_head, axis, at, train, validation, _window(run, heads, most), (),
         tuple(str(file) for file in run.files), run.format, run.points, run.notes, heads.evaluation_sets,
     )  # fmt: skip
     found = _pooled(found)
-    flags += few_checkpoints(len(found.at))
+    flags += few_checkpoints(found.heads, np.isfinite(found.train).sum(axis=1))
     flags += find_doubts(run, heads, found.train, found.validation, averaged=most > 1)
     return replace(found, flags=tuple(dict.fromkeys(flags)))
+
+
+def _window(run: Run, heads: LossMap, most: int) -> str:
+    """How train losses were taken, in words."""
+    if most > 1:
+        return f"train loss: mean of the (about {most:,}) values logged since the checkpoint before"
+    if any(is_average(head.train) for head in heads.heads.values()):
+        return "train loss as logged at each checkpoint, an average over the steps before it"
+    return "train loss as logged at each checkpoint"
 
 
 def _last_written(run: Run, name: str, flags: list[Flag]) -> Series:
@@ -180,14 +205,26 @@ def _last_written(run: Run, name: str, flags: list[Flag]) -> Series:
     return series.where(keep)
 
 
-def _finite(series: Series, name: str, head: str, flags: list[Flag]) -> Series:
+def _finite(series: Series, name: str, head: str, axis: Axis, flags: list[Flag]) -> Series:
     """Points that can be computed with: squares and ratios of losses must be finite too."""
     size = np.abs(series.value)
     finite = size <= _LARGEST
     bad = int((~finite).sum())
     if bad:
-        text = f"{bad:,} of {len(finite):,} values of '{said(name)}' are not finite (or beyond {_LARGEST:g}): left out."
-        flags.append(Flag("not finite", head, text))
+        rest = f"{bad:,} of {counted(len(finite), 'value')}"
+        good = np.flatnonzero(finite)
+        tail = len(finite) - 1 - int(good[-1]) if len(good) else 0
+        if tail > 1 and tail >= 0.05 * len(finite):
+            last = float(_points(series, axis).at[good[-1]])
+            text = (
+                f"'{said(name)}' is not finite after {axis} {last:g} ({rest}): the training of '{said(head, 40)}' diverged, and is looked at "
+                "up to there."
+            )
+            flags.append(Flag("diverged", head, text))
+        else:
+            are = "is" if bad == 1 else "are"
+            text = f"{rest} of '{said(name)}' {are} not finite (or beyond {_LARGEST:g}): left out."
+            flags.append(Flag("not finite", head, text))
     kept = series.where(finite)
     return kept._replace(value=np.where(np.abs(kept.value) < 1 / _LARGEST, 0.0, kept.value))
 
@@ -228,69 +265,80 @@ def _at_places(points: _Points) -> _Points:
     return _Points(places, points.value[first + counts - 1])
 
 
-def _common(
-    run: Run, held: dict[str, _Points], axis: Axis, flags: list[Flag]
-) -> tuple[FloatArray, FloatArray]:
-    """Places at which all heads were validated, shape ``(T,)``, and their validation losses, shape ``(H, T)``."""
+def _put_side_by_side(
+    held: dict[str, _Points], axis: Axis, flags: list[Flag]
+) -> dict[str, _Points]:
+    """Validations of heads that were logged one after the other, but at the same checkpoint, at one place."""
     every = list(held.values())
-    ends: FloatArray = every[0].at
-    for points in every[1:]:
-        ends = np.intersect1d(ends, points.at)
-    fewest = min(len(points.at) for points in every)
-    if len(ends) < fewest / 2 and len({len(points.at) for points in every}) == 1:
-        together = np.array([points.at for points in every])
-        # Heads that are logged one after the other are still validated at the same checkpoint.
-        if (together.max(axis=0)[:-1] < together.min(axis=0)[1:]).all():
-            text = f"the heads are validated at different {axis}s, in turn: their first, second, ... validations are put side by side."
-            flags.append(Flag("order", None, text))
-            return together.max(axis=0), np.array([points.value for points in every])
-    if len(ends) == 0:
-        raise LogError(
-            f"run '{said(run.title)}': the heads have no {axis} in common at which all were validated; give a map with fewer heads."
-        )
-    lost = max(len(points.at) for points in every) - len(ends)
-    if lost:
-        text = f"{counted(lost, 'validation')} left out, at {axis}s where not all heads were validated."
+    if len(every) < 2 or len({len(points.at) for points in every}) > 1:
+        return held
+    together = np.array([points.at for points in every])
+    common = set.intersection(*(set(points.at.tolist()) for points in every))
+    in_turn = (together.max(axis=0)[:-1] < together.min(axis=0)[1:]).all()
+    if len(common) >= len(together[0]) / 2 or not in_turn:
+        return held
+    text = f"the heads are validated at different {axis}s, in turn: their first, second, ... validations are put side by side."
+    flags.append(Flag("order", None, text))
+    at = together.max(axis=0)
+    return {name: _Points(at, points.value) for name, points in held.items()}
+
+
+def _say_own_checkpoints(
+    names: list[str],
+    there: np.ndarray,
+    written: dict[str, Series],
+    heads: LossMap,
+    axis: Axis,
+    flags: list[Flag],
+) -> None:
+    """That heads were validated at different places, where it is not because a loss turned NaN."""
+    most = int(there.sum(axis=1).max())
+    for name, own in zip(names, there, strict=True):
+        rare = len(written[heads.heads[name].validation].value) < 0.9 * most
+        if rare and own.sum() < 0.9 * most:
+            text = f"'{said(name, 40)}' was validated at {counted(int(own.sum()), 'checkpoint')}, other heads at up to {most:,}."
+            flags.append(Flag("gap", name, text))
+    if len(names) > 1 and not there.all(axis=0).any():
+        text = f"there is no {axis} at which all heads were validated: what compares all of them has no value."
         flags.append(Flag("gap", None, text))
-    at = [np.searchsorted(points.at, ends) for points in every]
-    return ends, np.array([p.value[i] for p, i in zip(every, at, strict=True)])
 
 
 def _train(
-    run: Run,
-    heads: LossMap,
+    name: str,
+    head: HeadMap,
     taken: dict[str, Series],
     ends: FloatArray,
     axis: Axis,
     flags: list[Flag],
 ) -> tuple[FloatArray, int]:
-    """Train losses at the checkpoints, shape ``(H, T)``, NaN where there is none; and about how many values are behind each."""
-    rows, most = [], 1
-    for name, head in heads.heads.items():
-        points = _points(taken[head.train], axis)
-        if axis == "step" and _in_turn(points.at, ends):
-            text = f"the train loss of '{said(name)}' was logged after each validation: the first of each are put side by side, and so on."
-            flags.append(Flag("order", name, text))
-            rows.append(points.value)
-            continue
-        if axis == "epoch" and len(np.unique(points.at)) == len(points.at):
-            # One value for each epoch belongs to that epoch, also where epochs without a validation lie between.
-            at = np.searchsorted(points.at, ends)
-            inside = at < len(points.at)
-            exact = np.zeros(len(ends), bool)
-            exact[inside] = points.at[at[inside]] == ends[inside]
-            if exact.mean() > 0.5:
-                values = np.full(len(ends), np.nan)
-                values[exact] = points.value[at[exact]]
-                _say_gaps(name, exact, flags)
-                rows.append(values)
-                continue
-        values, counts = _window_means(points, ends)
-        _say_units(name, points.at, ends, axis, flags)
-        _say_gaps(name, counts > 0, flags)
-        most = max(most, int(np.median(counts[counts > 0])) if (counts > 0).any() else 1)
-        rows.append(values)
-    return np.array(rows), most
+    """Train losses of a head at its checkpoints, shape ``(T,)``, NaN where there is none; and about how many values are behind each."""
+    points = _points(taken[head.train], axis)
+    if axis == "step" and _in_turn(points.at, ends):
+        text = f"the train loss of '{said(name)}' was logged after each validation: the first of each are put side by side, and so on."
+        flags.append(Flag("order", name, text))
+        return points.value, 1
+    if len(np.unique(points.at)) == len(points.at) and _of_whole_epochs(points.at, head, axis):
+        # One value for each epoch belongs to that epoch, also where epochs without a validation lie between.
+        at = np.searchsorted(points.at, ends)
+        inside = at < len(points.at)
+        exact = np.zeros(len(ends), bool)
+        exact[inside] = points.at[at[inside]] == ends[inside]
+        if exact.mean() > 0.5:
+            values = np.full(len(ends), np.nan)
+            values[exact] = points.value[at[exact]]
+            _say_gaps(name, exact, flags)
+            return values, 1
+    values, counts = _window_means(points, ends)
+    _say_units(name, points.at, ends, axis, flags)
+    _say_gaps(name, counts > 0, flags)
+    return values, int(np.median(counts[counts > 0])) if (counts > 0).any() else 1
+
+
+def _of_whole_epochs(at: FloatArray, head: HeadMap, axis: Axis) -> bool:
+    """Whether each value is that of an epoch, rather than of the steps since the one before."""
+    if axis == "epoch":
+        return bool((at == np.round(at)).all())
+    return "epoch" in head.train.lower()
 
 
 def _say_units(
@@ -311,7 +359,8 @@ def _say_gaps(name: str, there: np.ndarray, flags: list[Flag]) -> None:
     # A validation before any training has no train loss to go with it, which is no gap.
     gaps = int((~there[1:]).sum())
     if gaps and there.any():
-        text = f"{gaps:,} of {len(there):,} checkpoints of '{said(name)}' have no train loss since the one before: left out."
+        have = "has" if gaps == 1 else "have"
+        text = f"{gaps:,} of {len(there):,} checkpoints of '{said(name)}' {have} no train loss since the one before: left out."
         flags.append(Flag("gap", name, text))
 
 
@@ -336,10 +385,12 @@ def _pooled(losses: Losses) -> Losses:
     if T <= MOST_CHECKPOINTS:
         return losses
     starts = np.unique(np.linspace(0, T, MOST_CHECKPOINTS + 1).astype(int)[:-1])
-    counts = np.diff(np.append(starts, T))
-    train, validation = (
-        np.add.reduceat(x, starts, axis=1) / counts for x in (losses.train, losses.validation)
-    )
+    counts = np.add.reduceat(np.isfinite(losses.train), starts, axis=1, dtype=np.int64)
+    with np.errstate(invalid="ignore"):
+        train, validation = (
+            np.add.reduceat(np.nan_to_num(x), starts, axis=1) / counts
+            for x in (losses.train, losses.validation)
+        )
     last = np.append(starts[1:], T) - 1
     window = f"{losses.window}; {T:,} checkpoints averaged to {len(starts):,}"
     return replace(losses, at=losses.at[last], train=train, validation=validation, window=window)

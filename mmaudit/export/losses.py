@@ -31,6 +31,14 @@ LOSS_EVIDENCE = ("Measure", "About", "Estimate", "Interval from", "Says")
 """Headers of the estimates behind a finding."""
 
 _SHORT_HEADERS = ("Best at", "Loss there", "Overfits from", "Rise", "OGR", "Weight")
+_SHOWN = (
+    "best checkpoint",
+    "validation at best",
+    "first overfitting",
+    "rise after best",
+    "OGR",
+    "weight",
+)
 _MOST_FINDINGS = 12
 _MOST_WARNINGS = 8
 _MOST_NOTES = 12
@@ -66,7 +74,10 @@ def loss_overview(record: LossRecord) -> LossOverview:
     if len(record.heads) > _MOST_HEADS:
         rest = len(record.heads) - _MOST_HEADS
         rows.append((f"and {rest} more, all in the record", *("–" for _ in rows[0][1:])))
-    warnings = [flag.text for flag in record.flags if not flag.unusable]
+    warnings = [
+        *(f.text for f in record.flags if not f.unusable and f.kind != "diverged"),
+        *(text for head in record.heads[:_MOST_HEADS] for text in _warned(record, head)),
+    ]
     return LossOverview(
         title=shorten(record.title, 160),
         steps=_steps(record),
@@ -203,6 +214,21 @@ def _row(record: LossRecord, head: str) -> tuple[str, ...]:
         cell(found.get("OGR")) if usable else "not comparable",
         cell(weights[0].estimate) if weights else "–",
     )
+
+
+def _warned(record: LossRecord, head: str) -> list[str]:
+    """Why cells of a head's row are marked, as far as no flag says it."""
+    rows = [
+        *record.rows("overfitting", head=head, run=ALL_RUNS),
+        *record.rows("blend_weights", head=head, run=ALL_RUNS, window=WHOLE, quantity="weight"),
+    ]
+    told = {flag.text for flag in record.flags}
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for text in (row.estimate.warning or "").split("; "):
+            if text and text not in told and row.labels["quantity"] in _SHOWN:
+                found.setdefault(text, []).append(row.labels["quantity"])
+    return [f"{shorten(head, 40)}, {', '.join(of)}: {text}." for text, of in found.items()]
 
 
 def _placed(estimate: Estimate | None) -> str:

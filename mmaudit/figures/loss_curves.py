@@ -39,7 +39,7 @@ class HeadCurves(NamedTuple):
     style: Style
     train: Course
     validation: Course
-    runs: tuple[tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]], ...]
+    runs: tuple[tuple[list[float], list[float], list[float]], ...]
     """Places, train and validation losses of single runs, where there are several."""
     best: Estimate | None
     onset: Estimate | None
@@ -68,9 +68,7 @@ def loss_curves_info(record: LossRecord) -> LossCurvesInfo:
             styles[head],
             drawn[head, "train"],
             drawn[head, "validation"],
-            tuple(
-                (run.at, run.train[head], run.validation[head]) for run in record.runs[:_FAINT_RUNS]
-            )
+            tuple(run.of_head(head) for run in record.runs[:_FAINT_RUNS])
             if len(record.runs) > 1
             else (),
             _turn(record, head, "best checkpoint"),
@@ -141,16 +139,14 @@ def loss_curves_table(info: LossCurvesInfo) -> Table:
     for curves in info.heads:
         name = shorten(curves.head, 20)
         headers += [f"{name}, train", f"{name}, validation"]
-    places = info.heads[0].train.at
+    places = sorted({at for curves in info.heads for at in curves.train.at})
+    found = [
+        dict(zip(course.at, course.estimates, strict=True))
+        for curves in info.heads
+        for course in (curves.train, curves.validation)
+    ]
     rows = [
-        (
-            f"{places[i]:g}",
-            *(
-                cell(estimate, 3)
-                for curves in info.heads
-                for estimate in (curves.train.estimates[i], curves.validation.estimates[i])
-            ),
-        )
+        (f"{places[i]:g}", *(cell(course.get(places[i]), 3) for course in found))
         for i in thinned(len(places))
     ]
     return Table(tuple(headers), tuple(rows))

@@ -69,13 +69,14 @@ def ogr_info(record: LossRecord) -> OGRInfo:
         words = Words("There is no OGR to draw", loss_subtitle(record), f"{undefined}.")
         return OGRInfo(words, (), axis_title(record), lag, undefined)
     since, near = courses(record, "ogr", lag=_CUMULATIVE), courses(record, "ogr", lag=lag)
+    nothing = Course((), ())
     heads = tuple(
         HeadOGR(
             head,
             styles[head],
-            since[head, "OGR"],
-            since[head, "dG"],
-            near.get((head, "OGR"), Course((), ())),
+            since.get((head, "OGR"), nothing),
+            since.get((head, "dG"), nothing),
+            near.get((head, "OGR"), nothing),
         )
         for head in usable
     )
@@ -143,19 +144,16 @@ def ogr_table(info: OGRInfo) -> Table:
     for found in info.heads:
         name = shorten(found.head, 20)
         headers += [f"{name}, OGR", f"{name}, dG", f"{name}, OGR of lag {info.lag}"]
-    local = [dict(zip(h.local.at, h.local.estimates, strict=True)) for h in info.heads]
-    places = info.heads[0].ratio.at
-    rows = []
-    for i in thinned(len(places)):
-        row = [f"{places[i]:g}"]
-        for found, near in zip(info.heads, local, strict=True):
-            here = i < len(found.ratio.estimates)
-            row += [
-                cell(found.ratio.estimates[i] if here else None),
-                cell(found.gained.estimates[i] if here else None, 3),
-                cell(near.get(places[i])),
-            ]
-        rows.append(tuple(row))
+    places = sorted({at for found in info.heads for at in found.ratio.at})
+    columns = [
+        (dict(zip(course.at, course.estimates, strict=True)), digits)
+        for found in info.heads
+        for course, digits in ((found.ratio, 2), (found.gained, 3), (found.local, 2))
+    ]
+    rows = [
+        (f"{places[i]:g}", *(cell(of.get(places[i]), digits) for of, digits in columns))
+        for i in thinned(len(places))
+    ]
     return Table(tuple(headers), tuple(rows))
 
 

@@ -36,6 +36,7 @@ def find_overfitting(record: LossRecord) -> tuple[Finding, ...]:
     """
     usable = [head for head in record.heads if head not in record.unusable]
     found = [_not_comparable(record, head) for head in record.heads if head in record.unusable]
+    found += [_diverged(record, head) for head in record.diverged]
     if not record.rows("overfitting"):
         return tuple(found)
     longest = max(len(run.at) for run in record.runs)
@@ -51,7 +52,7 @@ def find_overfitting(record: LossRecord) -> tuple[Finding, ...]:
     found += _turns(record, active)
     if not record.evaluation_sets:
         found += _joint_against_single(record, active)
-        found += _blend(record)
+        found += _blend(record, idle)
     return tuple(sorted(found, key=lambda finding: _LEVELS.index(finding.level)))
 
 
@@ -114,6 +115,21 @@ def _not_comparable(record: LossRecord, head: str) -> Finding:
             "in a map, mmaudit ogr LOGS --map FILE.",
         ),
         conditions=tuple(texts[1:]),
+    )
+
+
+def _diverged(record: LossRecord, head: str) -> Finding:
+    flag = record.diverged[head]
+    return Finding(
+        rule="diverged",
+        modality=head,
+        level="problem" if 2 * flag.runs >= len(record.runs) else "attention",
+        text=flag.text[:1].upper() + flag.text[1:],
+        because="the last logged values are not finite",
+        evidence=_evidence(record, head, ("best checkpoint", "validation at best"), "until then"),
+        missing=(
+            "A training of this head that stays finite: a smaller learning rate, clipped gradients, or losses computed in float32.",
+        ),
     )
 
 
@@ -204,7 +220,7 @@ def _named(heads: list[str]) -> str:
 
 
 def _first_train(record: LossRecord, head: str) -> float:
-    values = [run.train[head][0] for run in record.runs]
+    values = [run.of_head(head)[1][0] for run in record.runs]
     return sum(values) / len(values)
 
 
@@ -277,8 +293,9 @@ def _turns(record: LossRecord, heads: list[str]) -> list[Finding]:
 
 def _joint_against_single(record: LossRecord, heads: list[str]) -> list[Finding]:
     joint = record.joint
-    singles = [head for head in heads if head != joint]
-    if joint is None or joint not in heads or not singles:
+    alike = [head for head in heads if head not in record.incomparable]
+    singles = [head for head in alike if head != joint]
+    if joint is None or joint not in alike or not singles:
         return []
     lowest = {
         head: value
@@ -320,10 +337,10 @@ def _joint_against_single(record: LossRecord, heads: list[str]) -> list[Finding]
     shown = " against ".join(with_interval(r) for r in ratios if r is not None)
     more = apart.value > 0
     values = [abs(r.value) for r in ratios if r is not None and r.value is not None]
-    alike = abs(apart.value) <= _ALIKE * max(values)
+    same = abs(apart.value) <= _ALIKE * max(values)
     tested = apart.low is not None and apart.high is not None
     certain = tested and (apart.low or 0.0) * (apart.high or 0.0) > 0
-    if alike:
+    if same:
         opening = f"Joint training overfits about as much for what it generalizes as {_said(best)}, the best other head"
     elif tested and not certain:
         opening = f"Whether joint training overfits more than {_said(best)}, the best other head, {len(record.runs)} runs do not settle"
@@ -333,7 +350,7 @@ def _joint_against_single(record: LossRecord, heads: list[str]) -> list[Finding]
         Finding(
             rule="joint against best single head",
             modality=None,
-            level="attention" if more and not alike and (certain or not tested) else "information",
+            level="attention" if more and not same and (certain or not tested) else "information",
             text=f"{opening}: OGR over the whole training {shown}{'' if tested else ' (one run: not tested)'}.",
             because="OGR from the first to the last checkpoint, of the joint head and of the other head with the lowest validation loss",
             evidence=evidence,
@@ -344,7 +361,7 @@ def _joint_against_single(record: LossRecord, heads: list[str]) -> list[Finding]
     return found
 
 
-def _blend(record: LossRecord) -> list[Finding]:
+def _blend(record: LossRecord, idle: list[str]) -> list[Finding]:
     result = record.measures.get("blend_weights")
     if result is None:
         return []
@@ -360,7 +377,17 @@ def _blend(record: LossRecord) -> list[Finding]:
     others = sorted(value for one, value in known if one is not row)
     equal = bool(others) and most - others[-1] < 0.01
     ends = "no head is favoured" if equal else f"it favours {favoured}"
-    warning = row.estimate.warning
+    conditions = [row.estimate.warning] if row.estimate.warning else []
+    heavy = [one.labels["head"] for one, value in known if value > 1 / (2 * len(known))]
+    resting = [head for head in heavy if head in idle]
+    if resting:
+        have = "has its weight" if len(resting) == 1 else "have their weights"
+        conditions.append(
+            f"{_named(resting)} learn{'s' if len(resting) == 1 else ''} next to nothing and {have} for overfitting little: the formula "
+            "divides by O^2."
+        )
+        if not equal and row.labels["head"] in idle:
+            ends += ", though it learns next to nothing"
     return [
         Finding(
             rule="blend",
@@ -377,7 +404,7 @@ def _blend(record: LossRecord) -> list[Finding]:
                 )
                 for one, _ in known
             ),
-            conditions=(warning,) if warning else (),
+            conditions=tuple(conditions),
         )
     ]
 

@@ -61,16 +61,22 @@ def blend_rows(
         raise UndefinedMeasureError(
             f"a blend needs two heads with comparable losses, found {len(usable)}"
         )
-    common = np.flatnonzero(runs.common)
+    common = runs.common(usable)
     if len(common) < 2:
         raise UndefinedMeasureError(
-            "the runs have fewer than two checkpoints in common: there is no window to estimate over"
+            "heads and runs have fewer than two checkpoints in common: there is no window to estimate over"
         )
     train, validation = (x[:, usable][:, :, common] for x in (runs.train, runs.validation))
     names = [runs.heads[h] for h in usable]
     places = runs.at[common]
     left_out = [head for head in runs.heads if head in doubts]
-    note = f"without {', '.join(map(repr, left_out))}: not comparable"[:200] if left_out else None
+    notes = [f"without {', '.join(map(repr, left_out))}: not comparable"[:200]] if left_out else []
+    longest = max(int(runs.lengths(h).max()) for h in usable)
+    if len(common) < 0.8 * longest:
+        notes.append(
+            f"over the {len(common):,} checkpoints that all heads and runs have, of up to {longest:,}"
+        )
+    note = "; ".join(notes) or None
     windows: list[int | None] = [None]
     step = length or super_epoch_length(len(common))
     if step < len(common) - 1:

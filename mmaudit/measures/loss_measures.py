@@ -13,7 +13,7 @@ from mmaudit.measures.blending import blend_rows
 from mmaudit.measures.ogr import NO_CHANGE, BlendPolicy, ogr_trajectory
 from mmaudit.measures.run_set import (
     RunSet,
-    check_lag,
+    check_lengths,
     mean_estimate,
     place_name,
     ratio_estimate,
@@ -53,13 +53,10 @@ def measure_losses(losses: Sequence[Losses], options: Options) -> dict[str, Meas
     Raises:
         UndefinedMeasureError: If the lag, the smoothing or the super-epoch is out of range.
     """
-    check_lag(options.lag, losses)
-    if options.super_epoch is not None and options.super_epoch < 1:
-        raise UndefinedMeasureError(
-            f"a super-epoch of {options.super_epoch} checkpoints; expected at least 1"
-        )
+    check_lengths(options.lag, options.super_epoch, losses)
     runs = stack_runs(losses, smoothing=options.smoothing)
-    doubts = _doubts(losses)
+    doubts = _in_most([_unusable(run) for run in losses])
+    apart = {**_in_most([run.incomparable for run in losses]), **doubts}
     unit = "units of the loss"
     settings: dict[str, Any] = {"smoothing": options.smoothing, "runs": len(losses)}
     shared = losses[0].evaluation_sets
@@ -78,7 +75,7 @@ def measure_losses(losses: Sequence[Losses], options: Options) -> dict[str, Meas
             "overfitting",
             "Where each head turns, and what it gained",
             f"checkpoints, fractions or {unit}, as the quantity says",
-            lambda: turning_rows(runs, doubts, compare=not shared),
+            lambda: turning_rows(runs, doubts, apart, compare=not shared),
             settings,
         ),
         "blend_weights": _result(
@@ -86,7 +83,7 @@ def measure_losses(losses: Sequence[Losses], options: Options) -> dict[str, Meas
             f"Gradient-Blend weights, policy '{options.policy}'",
             f"share of the total loss; G, O: {unit}",
             lambda: blend_rows(
-                runs, doubts, policy=options.policy, length=options.super_epoch, shared=shared
+                runs, apart, policy=options.policy, length=options.super_epoch, shared=shared
             ),
             {**settings, "policy": options.policy, "super_epoch": options.super_epoch},
         ),
@@ -112,14 +109,17 @@ def _result(key: str, title: str, unit: str, rows: Any, settings: dict[str, Any]
     )
 
 
-def _doubts(losses: Sequence[Losses]) -> dict[str, str]:
-    """Head -> why its comparison is wrong, where it is in half of the runs or more."""
-    found: dict[str, list[str]] = {}
-    for run in losses:
-        for head in run.unusable:
-            texts = [flag.text for flag in run.flags if flag.unusable and flag.head == head]
-            found.setdefault(head, []).append(texts[0])
-    return {head: texts[0] for head, texts in found.items() if 2 * len(texts) >= len(losses)}
+def _unusable(run: Losses) -> dict[str, str]:
+    return {flag.head: flag.text for flag in reversed(run.flags) if flag.unusable and flag.head}
+
+
+def _in_most(found: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Head -> why, where it is so in half of the runs or more."""
+    texts: dict[str, list[str]] = {}
+    for of_run in found:
+        for head, text in of_run.items():
+            texts.setdefault(head, []).append(text)
+    return {head: told[0] for head, told in texts.items() if 2 * len(told) >= len(found)}
 
 
 def _loss_rows(runs: RunSet) -> Iterator[LabelledEstimate]:
@@ -132,6 +132,8 @@ def _loss_rows(runs: RunSet) -> Iterator[LabelledEstimate]:
         for p, place in enumerate(runs.at.tolist()):
             labels = {"head": head, "checkpoint": place_name(place)}
             for name, values in quantities.items():
+                if not np.isfinite(values[:, h, p]).any():
+                    continue
                 estimate = mean_estimate(values[:, h, p], len(runs.titles), _ABSENT)
                 yield LabelledEstimate(labels={**labels, "quantity": name}, estimate=estimate)
 
@@ -162,16 +164,16 @@ def _trajectories(runs: RunSet, lag: int | None) -> dict[str, FloatArray]:
         name: np.full(runs.train.shape, np.nan) for name in ("dO", "dG", "train gain", "before")
     }
     for r in range(len(runs.titles)):
-        own, train, validation = runs.of_run(r)
-        if len(own) <= (lag or 1):
-            continue
-        course = ogr_trajectory(train, validation, lag=lag)
-        now = own[lag or 1 :]
-        found["dO"][r][:, now] = course.overfitted
-        found["dG"][r][:, now] = course.generalized
-        found["train gain"][r][:, now] = course.train_gain
-        then = validation[:, :1] if lag is None else validation[:, :-lag]
-        found["before"][r][:, now] = np.broadcast_to(then, course.generalized.shape)
+        for h in range(len(runs.heads)):
+            own, train, validation = runs.of_head(r, h)
+            if len(own) <= (lag or 1):
+                continue
+            course = ogr_trajectory(train, validation, lag=lag)
+            now = own[lag or 1 :]
+            found["dO"][r, h, now] = course.overfitted[0]
+            found["dG"][r, h, now] = course.generalized[0]
+            found["train gain"][r, h, now] = course.train_gain[0]
+            found["before"][r, h, now] = validation[0] if lag is None else validation[:-lag]
     return found
 
 

@@ -12,12 +12,12 @@ from mmaudit.evidence.losses import Losses
 from mmaudit.exceptions import UndefinedMeasureError
 from mmaudit.measures.ogr import smoothed
 from mmaudit.report.schema import Estimate
-from mmaudit.typing import FloatArray
+from mmaudit.typing import FloatArray, IntArray
 
 __all__ = [
     "ONE_RUN",
     "RunSet",
-    "check_lag",
+    "check_lengths",
     "mean_estimate",
     "place_name",
     "ratio_estimate",
@@ -38,30 +38,32 @@ class RunSet(NamedTuple):
     at: FloatArray
     """Shape ``(P,)``, ascending."""
     train: FloatArray
-    """Shape ``(R, H, P)``; NaN where a run has no such checkpoint."""
+    """Shape ``(R, H, P)``; NaN where a head of a run has no such checkpoint."""
     validation: FloatArray
-    """The same shape."""
+    """The same shape, NaN at the same places."""
 
-    @property
-    def common(self) -> np.ndarray:
-        """Places that all runs have, bool ``(P,)``."""
-        return np.asarray(np.isfinite(self.train).all(axis=(0, 1)))
+    def common(self, heads: Sequence[int]) -> IntArray:
+        """Indices of the places that these heads have in all runs."""
+        return np.flatnonzero(np.isfinite(self.train[:, list(heads)]).all(axis=(0, 1)))
 
-    def of_run(self, r: int) -> tuple[np.ndarray, FloatArray, FloatArray]:
-        """Indices of the places of a run, and its losses there, each ``(H, T)``."""
-        own = np.flatnonzero(np.isfinite(self.train[r]).all(axis=0))
-        return own, self.train[r][:, own], self.validation[r][:, own]
+    def of_head(self, r: int, h: int) -> tuple[IntArray, FloatArray, FloatArray]:
+        """Indices of the places that a head has in a run, T of them, and its losses there, each ``(T,)``."""
+        own = np.flatnonzero(np.isfinite(self.train[r, h]))
+        return own, self.train[r, h, own], self.validation[r, h, own]
 
-    def mean_curve(self) -> tuple[np.ndarray, FloatArray, FloatArray] | None:
-        """Indices of the places that all runs have, and mean losses there; ``None`` where the longest run has far more of them."""
-        common = np.flatnonzero(self.common)
-        longest = int(np.isfinite(self.train[:, 0]).sum(axis=-1).max())
-        if len(common) < 0.8 * longest:
+    def lengths(self, h: int) -> IntArray:
+        """Number of places that a head has in each run, shape ``(R,)``."""
+        return np.asarray(np.isfinite(self.train[:, h]).sum(axis=-1))
+
+    def mean_curve(self, h: int) -> tuple[IntArray, FloatArray, FloatArray] | None:
+        """Indices of the places that a head has in all runs, and its mean losses there; ``None`` where it has far more in the longest."""
+        common = self.common([h])
+        if len(common) < 0.8 * int(self.lengths(h).max()):
             return None
         return (
             common,
-            self.train[..., common].mean(axis=0),
-            self.validation[..., common].mean(axis=0),
+            self.train[:, h, common].mean(axis=0),
+            self.validation[:, h, common].mean(axis=0),
         )
 
 
@@ -77,9 +79,11 @@ def stack_runs(losses: Sequence[Losses], *, smoothing: float = 0.0) -> RunSet:
     shape = (len(losses), len(first.heads), len(at))
     train, validation = np.full(shape, np.nan), np.full(shape, np.nan)
     for r, run in enumerate(losses):
-        own = np.searchsorted(at, run.at)
-        train[r][:, own] = smoothed(run.train, smoothing)
-        validation[r][:, own] = smoothed(run.validation, smoothing)
+        for h in range(len(first.heads)):
+            there = np.isfinite(run.train[h])
+            own = np.searchsorted(at, run.at[there])
+            train[r, h, own] = smoothed(run.train[h, there], smoothing)
+            validation[r, h, own] = smoothed(run.validation[h, there], smoothing)
     return RunSet(tuple(run.run for run in losses), first.heads, first.joint, at, train, validation)
 
 
@@ -178,16 +182,19 @@ def ratio_estimate(
     )
 
 
-def check_lag(lag: int, losses: Sequence[Losses]) -> None:
-    """Refuse a lag that no run is long enough for.
+def check_lengths(lag: int, super_epoch: int | None, losses: Sequence[Losses]) -> None:
+    """Refuse a lag or a super-epoch that no run is long enough for.
 
     Raises:
-        UndefinedMeasureError: If it is below 1, or no run has so many checkpoints.
+        UndefinedMeasureError: If one is below 1, or no run has so many checkpoints.
     """
-    longest = max(len(run.at) for run in losses)
-    if lag < 1:
-        raise UndefinedMeasureError(f"the lag is {lag}; expected at least 1 checkpoint")
-    if lag >= longest > 1:
-        raise UndefinedMeasureError(
-            f"the lag is {lag} checkpoints, but there are {longest}; expected at most {longest - 1}"
-        )
+    longest = max(int(np.isfinite(run.train).sum(axis=1).max()) for run in losses)
+    for name, length in (("lag", lag), ("super-epoch", super_epoch)):
+        if length is None:
+            continue
+        if length < 1:
+            raise UndefinedMeasureError(f"the {name} is {length}; expected at least 1 checkpoint")
+        if length >= longest > 1:
+            raise UndefinedMeasureError(
+                f"the {name} is {length} checkpoints, but there are {longest}; expected at most {longest - 1}"
+            )

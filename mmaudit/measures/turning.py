@@ -16,7 +16,7 @@ from mmaudit.measures.ogr import NO_CHANGE, best_checkpoints, first_overfitting
 from mmaudit.measures.run_set import ONE_RUN, RunSet, mean_estimate, ratio_estimate
 from mmaudit.report.loss_record import ALL_RUNS
 from mmaudit.report.schema import Estimate, LabelledEstimate
-from mmaudit.typing import FloatArray
+from mmaudit.typing import FloatArray, IntArray
 
 __all__ = ["turning_rows"]
 
@@ -30,25 +30,28 @@ _SINGLE = "no other head can be compared"
 
 
 def turning_rows(
-    runs: RunSet, doubts: dict[str, str], *, compare: bool = True
+    runs: RunSet, doubts: dict[str, str], apart: dict[str, str], *, compare: bool = True
 ) -> Iterator[LabelledEstimate]:
     """Rows of the measure ``overfitting``: for all runs together, and for each where there are several.
 
     Args:
         runs: Their losses.
         doubts: Head -> why its comparison is wrong.
+        apart: Head -> why it cannot be compared with other heads; those of ``doubts`` too.
         compare: Whether the heads are heads of one model, so that the joint one can be compared with the others.
     """
     every = [_quantities(runs, r) for r in range(len(runs.titles))]
     onsets = _onsets(runs)
     for h, head in enumerate(runs.heads):
         doubt = doubts.get(head)
+        shorter = _of_unlike_lengths(runs, h)
         for name in every[0]:
             values = np.array([found[name][h] for found in every])
-            yield _row(head, ALL_RUNS, name, _estimate(name, values, every, h, doubt))
+            warning = "; ".join(text for text in (doubt, shorter) if text) or None
+            yield _row(head, ALL_RUNS, name, _estimate(name, values, every, h, warning))
         yield _row(head, ALL_RUNS, "first overfitting", _first(runs, onsets, h, doubt))
         if compare and head == runs.joint:
-            against = _against_best_single(runs, every, doubts, h)
+            against = _against_best_single(runs, every, apart, h)
             yield _row(head, ALL_RUNS, "OGR less that of the best other head", against)
     if 1 < len(runs.titles) <= _MOST_RUNS:
         for r, title in enumerate(runs.titles):
@@ -62,29 +65,47 @@ def turning_rows(
                 yield _row(head, title, "first overfitting", onset)
 
 
+def _of_unlike_lengths(runs: RunSet, h: int) -> str | None:
+    """That runs ended at different times, where it matters."""
+    lengths = runs.lengths(h)
+    fewest, most = int(lengths.min()), int(lengths.max())
+    if fewest >= 0.8 * most:
+        return None
+    return f"each run over its own {fewest:,} to {most:,} checkpoints"
+
+
 def _quantities(runs: RunSet, r: int) -> dict[str, FloatArray]:
     """Quantity -> a value for each head of one run, NaN where there is none."""
-    own, train, validation = runs.of_run(r)
-    heads = np.arange(len(runs.heads))
-    best = best_checkpoints(validation)
-    lowest, first, last = validation[heads, best], validation[:, 0], validation[:, -1]
-    positive = (validation > 0).all(axis=1)
-    dG = first - last if len(own) > 1 else np.full(len(heads), np.nan)
-    gain = train[:, 0] - train[:, -1] if len(own) > 1 else np.full(len(heads), np.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            "best checkpoint": runs.at[own][best],
-            "validation at best": lowest,
-            "improvement": np.where(positive, (first - lowest) / first, np.nan),
-            "rise after best": np.where(positive, (last - lowest) / lowest, np.nan),
-            "train gain after best": train[heads, best] - train[:, -1],
-            "train gain": gain,
-            "dG": dG,
-            "dO": gain - dG,
-            "OGR": np.abs(
-                (gain - dG) / np.where(np.abs(dG) < NO_CHANGE * np.abs(first), np.nan, dG)
-            ),
-        }
+    found = [_of_curve(runs.at, *runs.of_head(r, h)) for h in range(len(runs.heads))]
+    return {name: np.array([of_head[name] for of_head in found]) for name in found[0]}
+
+
+def _of_curve(
+    at: FloatArray, own: IntArray, train: FloatArray, validation: FloatArray
+) -> dict[str, float]:
+    best = int(best_checkpoints(validation)[0])
+    lowest, first, last = float(validation[best]), float(validation[0]), float(validation[-1])
+    positive = bool((validation > 0).all())
+    dG = first - last if len(own) > 1 else np.nan
+    gain = float(train[0] - train[-1]) if len(own) > 1 else np.nan
+    return {
+        "best checkpoint": float(at[own[best]]),
+        "validation at best": lowest,
+        "improvement": (first - lowest) / first if positive else np.nan,
+        "rise after best": (last - lowest) / lowest if positive else np.nan,
+        "train gain after best": float(train[best] - train[-1]),
+        "train gain": gain,
+        "dG": dG,
+        "dO": gain - dG,
+        "OGR": _ratio(gain - dG, dG, first),
+    }
+
+
+def _ratio(dO: float, dG: float, before: float) -> float:
+    """|dO / dG|, NaN where the validation loss did not change."""
+    if not abs(dG) > NO_CHANGE * abs(before):
+        return float("nan")
+    return abs(dO / dG)
 
 
 def _estimate(
@@ -110,8 +131,9 @@ def _onsets(runs: RunSet) -> FloatArray:
     """Place of the first overfitting, shape ``(R, H)``; NaN where there is none."""
     found = np.full((len(runs.titles), len(runs.heads)), np.nan)
     for r in range(len(runs.titles)):
-        own, train, validation = runs.of_run(r)
-        for h, onset in enumerate(first_overfitting(train, validation)):
+        for h in range(len(runs.heads)):
+            own, train, validation = runs.of_head(r, h)
+            onset = first_overfitting(train, validation)[0]
             if onset is not None:
                 found[r, h] = runs.at[own[onset]]
     return found
@@ -122,11 +144,11 @@ def _first(runs: RunSet, onsets: FloatArray, h: int, doubt: str | None) -> Estim
     if len(runs.titles) == 1:
         return _first_of_one(runs, float(onsets[0, h]), h, doubt)
     number, n = len(runs.titles), int(np.isfinite(onsets[:, h]).sum())
-    mean = runs.mean_curve()
+    mean = runs.mean_curve(h)
     if mean is None:
         return _with_share(mean_estimate(onsets[:, h], number, _NEVER, doubt), n, number)
     common, train, validation = mean
-    onset = first_overfitting(train[h], validation[h])[0]
+    onset = first_overfitting(train, validation)[0]
     if onset is None:
         if n == 0:
             return Estimate(undefined=_NEVER)
@@ -162,19 +184,17 @@ def _with_share(estimate: Estimate, n: int, number: int) -> Estimate:
 def _first_of_one(runs: RunSet, onset: float, h: int, doubt: str | None) -> Estimate:
     if not np.isfinite(onset):
         return Estimate(undefined=_NEVER)
-    own, train, validation = runs.of_run(0)
-    if not can_be_resampled(validation[h : h + 1]):
+    own, train, validation = runs.of_head(0, h)
+    if not can_be_resampled(validation[None]):
         return Estimate(value=onset, n=1, method=ONE_RUN, warning=doubt)
-    drawn = [
-        first_overfitting(t, v)[0] for t, v in resampled(train[h : h + 1], validation[h : h + 1])
-    ]
+    drawn = [first_overfitting(t, v)[0] for t, v in resampled(train[None], validation[None])]
     places = np.array([runs.at[own[place]] for place in drawn if place is not None])
     if len(places) < 0.5 * len(drawn):
         text = "no interval: most replicates of the block bootstrap do not overfit"
         warning = "; ".join(part for part in (doubt, text) if part)
         return Estimate(value=onset, n=1, method=ONE_RUN, warning=warning)
     low, high = interval_of(places)
-    if flat_valley(validation[h]):
+    if flat_valley(validation):
         text = "the validation loss is flat around its lowest: the interval is rather too narrow"
         doubt = "; ".join(part for part in (doubt, text) if part)
     return Estimate(
@@ -188,21 +208,37 @@ def _first_of_one(runs: RunSet, onset: float, h: int, doubt: str | None) -> Esti
 
 
 def _against_best_single(
-    runs: RunSet, every: list[dict[str, FloatArray]], doubts: dict[str, str], joint: int
+    runs: RunSet, every: list[dict[str, FloatArray]], apart: dict[str, str], joint: int
 ) -> Estimate:
     """OGR of the joint head over the whole training, less that of the other head with the lowest validation loss."""
-    others = [i for i, head in enumerate(runs.heads) if i != joint and head not in doubts]
-    if not others or runs.heads[joint] in doubts:
+    others = [i for i, head in enumerate(runs.heads) if i != joint and head not in apart]
+    if runs.heads[joint] in apart:
+        return Estimate(undefined=apart[runs.heads[joint]])
+    if not others:
         return Estimate(undefined=_SINGLE)
     lowest = [float(np.mean([f["validation at best"][i] for f in every])) for i in others]
     best = others[int(np.argmin(lowest))]
-    apart = np.array([found["OGR"][joint] - found["OGR"][best] for found in every])
-    estimate = mean_estimate(apart, len(every), _NO_CHANGE)
+    differences = np.array([_apart_in(runs, r, joint, best) for r in range(len(every))])
+    estimate = mean_estimate(differences, len(every), _NO_CHANGE)
     if estimate.value is None:
         return estimate
     return estimate.model_copy(
         update={"method": f"{estimate.method}; the best other head is {runs.heads[best]!r:.60}"}
     )
+
+
+def _apart_in(runs: RunSet, r: int, joint: int, best: int) -> float:
+    """Difference of two heads' OGR in one run, over the checkpoints that both have."""
+    train, validation = runs.train[r, [joint, best]], runs.validation[r, [joint, best]]
+    both = np.flatnonzero(np.isfinite(train).all(axis=0))
+    if len(both) < 2:
+        return float("nan")
+    gain = train[:, both[0]] - train[:, both[-1]]
+    dG = validation[:, both[0]] - validation[:, both[-1]]
+    first, second = (
+        _ratio(float(gain[i] - dG[i]), float(dG[i]), float(validation[i, both[0]])) for i in (0, 1)
+    )
+    return first - second
 
 
 def _row(head: str, run: str, quantity: str, estimate: Estimate) -> LabelledEstimate:

@@ -73,14 +73,21 @@ class RunLosses(_Frozen):
     points: int = 0
     """Logged points behind them."""
     at: tuple[float, ...]
-    """Place of each checkpoint, T of them, ascending."""
-    train: dict[str, tuple[float, ...]]
-    """Head -> T losses."""
-    validation: dict[str, tuple[float, ...]]
+    """Place of each checkpoint of any head, T of them, ascending."""
+    train: dict[str, tuple[float | None, ...]]
+    """Head -> T losses; ``None`` where it has no such checkpoint."""
+    validation: dict[str, tuple[float | None, ...]]
+    """The same, ``None`` at the same places."""
     window: str = ""
     """How the train loss was taken, in words."""
     notes: tuple[str, ...] = ()
     """What was left out of the log, and why."""
+
+    def of_head(self, head: str) -> tuple[list[float], list[float], list[float]]:
+        """The places that a head has, its train and its validation losses there."""
+        rows = zip(self.at, self.train[head], self.validation[head], strict=True)
+        own = [(at, t, v) for at, t, v in rows if t is not None and v is not None]
+        return [at for at, _, _ in own], [t for _, t, _ in own], [v for _, _, v in own]
 
     @model_validator(mode="after")
     def _of_one_length(self) -> RunLosses:
@@ -125,6 +132,18 @@ class LossRecord(_Frozen):
     def unusable(self) -> frozenset[str]:
         """Heads whose overfitting would be wrong."""
         return frozenset(f.head for f in self.flags if f.unusable and f.head is not None)
+
+    @property
+    def diverged(self) -> dict[str, LossFlag]:
+        """Head -> that its losses are not finite from some checkpoint on."""
+        return {f.head: f for f in self.flags if f.kind == "diverged" and f.head is not None}
+
+    @property
+    def incomparable(self) -> frozenset[str]:
+        """Heads that cannot be set against others: unusable ones, sums of losses, and those that diverged in most runs."""
+        flags = [f for f in self.flags if f.kind in ("sum", "diverged") and f.head is not None]
+        most = {f.head for f in flags if f.head and 2 * f.runs >= len(self.runs)}
+        return self.unusable | most
 
     def rows(self, measure: str, **labels: str) -> list[LabelledEstimate]:
         """Rows of a measure that have these labels; none where the measure has no value."""

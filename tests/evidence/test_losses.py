@@ -144,14 +144,66 @@ def test_heads_that_are_validated_in_turn():
     assert losses.train.tolist() == losses.validation.tolist()
 
 
-def test_heads_that_are_validated_more_rarely():
+def test_heads_that_are_validated_more_rarely_take_nothing_from_the_others():
     found = {
         "t_a": series(np.arange(10), epoch=np.arange(10)), "v_a": series(np.arange(10), epoch=np.arange(10)),
         "t_b": series(np.arange(10), epoch=np.arange(10)), "v_b": series([4, 9], epoch=[4, 9]),
     }  # fmt: skip
     losses = align(run(**found), heads("a", "b"))
-    assert losses.at.tolist() == [4, 9] and losses.train.tolist() == [[4, 9], [4, 9]]
-    assert "8 validations left out" in next(f.text for f in losses.flags if f.kind == "gap")
+    assert losses.train[0].tolist() == losses.validation[0].tolist() == list(range(10))
+    there = np.isfinite(losses.train[1])
+    assert losses.at[there].tolist() == losses.train[1][there].tolist() == [4, 9]
+    assert np.array_equal(there, np.isfinite(losses.validation[1]))
+    (gap,) = [f for f in losses.flags if f.kind == "gap"]
+    assert gap.head == "b" and "2 checkpoints, other heads at up to 10" in gap.text
+
+
+def test_heads_without_a_common_checkpoint_are_told():
+    found = curves(a=(FALL, FALL + 0.1)) | {
+        "t_b": series(FALL, epoch=np.arange(T) + 0.5), "v_b": series(FALL, epoch=np.arange(T) + 0.5),
+    }  # fmt: skip
+    found["v_b"], found["t_b"] = found["v_b"].where(np.arange(T) > 1), found["t_b"]
+    losses = align(run(**found), heads("a", "b"))
+    assert np.isfinite(losses.train).sum(axis=1).tolist() == [12, 10]
+    assert any("no epoch at which all heads" in f.text for f in losses.flags)
+
+
+@pytest.mark.parametrize("split", [0, 1])
+def test_a_head_that_turns_nan_takes_nothing_from_the_others(split):
+    pair = [FALL.copy(), FALL + 0.1]
+    pair[split][7:] = np.nan
+    losses = align(run(**curves(a=tuple(pair), b=(FALL, FALL + 0.1))), heads("a", "b"))
+    assert np.isfinite(losses.train).sum(axis=1).tolist() == [7, 12]
+    (flag,) = [f for f in losses.flags if f.kind == "diverged"]
+    assert flag.head == "a" and "is not finite after epoch 6 (5 of 12 values)" in flag.text
+    assert "gap" not in {f.kind for f in losses.flags if f.head == "b"}
+    assert set(losses.incomparable) == {"a"}
+
+
+def test_a_head_with_few_checkpoints_is_told_by_name():
+    losses = align(run(**curves(a=(FALL, FALL + 0.1), b=(FALL[:3], FALL[:3] + 0.1))), heads("a", "b"))  # fmt: skip
+    (few,) = [f for f in losses.flags if f.kind == "few checkpoints"]
+    assert few.head == "b" and "'b' has 3 checkpoints" in few.text
+
+
+def test_values_between_evaluations_are_averaged():
+    at = np.arange(1, 13)
+    found = run(
+        t=series(at, step=at * 10, epoch=at / 4), v=series([4, 5, 6], step=[40, 80, 120], epoch=[1, 2, 3])
+    )  # fmt: skip
+    losses = align(found, JOINT)
+    assert losses.axis == "epoch" and losses.train.tolist() == [[2.5, 6.5, 10.5]]
+    assert "mean of the (about 4)" in losses.window
+
+
+def test_values_of_epochs_by_steps_are_taken_as_they_are():
+    found = {
+        "train_loss_epoch": series(np.arange(1, 11), step=10 * np.arange(1, 11)),
+        "val_loss": series([5, 6], step=[50, 100]),
+    }
+    names = {"joint": {"train": "train_loss_epoch", "validation": "val_loss"}}
+    losses = align(run(**found), read_map({"heads": names}))
+    assert losses.train.tolist() == [[5, 10]] and losses.window.endswith("steps before it")
 
 
 def test_without_steps_and_epochs_points_count():
@@ -189,12 +241,10 @@ def test_numbers_that_are_not_finite():
 def test_what_is_missing():
     with pytest.raises(LogError, match="no series 'v'.*it has 't'"):
         align(run(t=series(FALL)), JOINT)
-    with pytest.raises(LogError, match="no checkpoint has a train and a validation loss"):
+    with pytest.raises(
+        LogError, match="no checkpoint of 'joint' has a train and a validation loss"
+    ):
         align(run(t=series([1.0], step=[99]), v=series([1.0, 2.0], step=[1, 2])), JOINT)
-    with pytest.raises(LogError, match="in common"):
-        found = {"t_a": series(FALL, epoch=np.arange(T)), "v_a": series(FALL, epoch=np.arange(T)),
-                 "t_b": series(FALL, epoch=np.arange(T)), "v_b": series(FALL[:5], epoch=np.arange(5) + 0.5)}  # fmt: skip
-        align(run(**found), heads("a", "b"))
 
 
 # What speaks against the comparison
@@ -321,3 +371,53 @@ def test_steps_beside_epochs_are_told():
     )
     assert found.unusable == {"joint"}
     assert any("435 of 450" in flag.text for flag in found.flags)
+
+
+def named(train, validation="val_loss"):
+    found = run(**{train: series(FALL, epoch=np.arange(T)), validation: series(FALL + 0.1, epoch=np.arange(T))})  # fmt: skip
+    return align(found, read_map({"heads": {"joint": {"train": train, "validation": validation}}}))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("train_loss_epoch", "is an average"), ("train/running_loss", "is an average"), ("train_loss_avg", "is an average"),
+        ("trainRunningLoss", "is an average"), ("loss", "is probably an average"), ("audio_loss", "is probably an average"),
+        ("train_loss", None), ("train/clean_loss_epoch", None), ("eval/train_loss", None),
+    ],
+)  # fmt: skip
+def test_averages_over_an_epoch_are_known_by_their_names(name, said):
+    texts = [f.text for f in named(name).flags if f.kind == "window"]
+    assert len(texts) == (said is not None) and all(said in text for text in texts)
+
+
+@pytest.mark.parametrize("batches", [4, 8, 40])
+def test_a_validation_sum_over_few_batches_is_wrong_and_not_rough(batches):
+    losses = align(run(t=series(FALL, epoch=np.arange(T)), v=series(batches * (FALL + 0.05), epoch=np.arange(T))), JOINT)  # fmt: skip
+    assert losses.unusable == {"joint"} and "looks like a sum" in losses.flags[0].text
+
+
+def test_memorising_fast_is_no_sum():
+    at = np.arange(T)
+    losses = align(run(t=series(2.0 * np.exp(-at), epoch=at), v=series(2 + 0.1 * at, epoch=at)), JOINT)  # fmt: skip
+    assert not losses.unusable
+
+
+def test_a_loss_that_was_logged_twice_is_no_sum_and_hides_none():
+    a, b = FALL + 0.3, 1.7 * FALL**0.5
+    found = curves(a=(a, a + 0.1), b=(b, b + 0.1), joint=(a + b, FALL + 0.2))
+    found["train_loss_copy"] = series(a + b, epoch=np.arange(T))
+    found["train_loss_half"] = series((a + b) / 2, epoch=np.arange(T))
+    losses = align(run(**found), heads("a", "b", "joint"))
+    (flag,) = [f for f in losses.flags if f.kind == "sum"]
+    assert flag.unusable and "the sum 't_a' + 't_b'" in flag.text
+
+
+def test_shares_that_cannot_be_told_apart_are_not_named():
+    rng = np.random.default_rng(0)
+    n = 30
+    a = np.exp(-np.arange(n) / 9) + 0.3
+    b = a * 1.4 + 1e-6 * rng.normal(size=n)
+    losses = align(run(**curves(a=(a, a), b=(b, b), joint=(a + b + 1e-7, a))), heads("a", "b", "joint"))  # fmt: skip
+    (flag,) = [f for f in losses.flags if f.kind == "sum"]
+    assert " x " not in flag.text

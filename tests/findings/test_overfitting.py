@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmaudit import ogr
+from mmaudit import LossReport, ogr
 from mmaudit.findings.overfitting import find_overfitting
 from tests.loss_logs import T, log_text, planted
 
@@ -87,3 +87,71 @@ def test_the_most_pressing_come_first(tmp_path):
     order = [f.level for f in report(tmp_path, columns, heads=("audio", "image")).findings]
     ranks = ["problem", "attention", "information", "good"]
     assert order == sorted(order, key=ranks.index) and order[0] == "problem"
+
+
+def test_a_head_that_diverges_is_told_and_the_others_are_not_cut(tmp_path):
+    train, held_out = planted("joint")
+    broken = held_out.copy()
+    broken[T // 2 :] = np.nan
+    found = report(tmp_path, pairs(audio=planted("audio"), image=(train, broken), joint=planted("joint")))  # fmt: skip
+    (diverged,) = [f for f in found.findings if f.rule == "diverged"]
+    assert diverged.level == "problem" and diverged.modality == "image"
+    assert f"is not finite after epoch {T // 2 - 1}" in diverged.text
+    whole = report(tmp_path, pairs(audio=planted("audio"), joint=planted("joint")))
+    for head in ("audio", "joint"):
+        for quantity in ("first overfitting", "OGR", "best checkpoint"):
+            same = [r.estimate("overfitting", head=head, quantity=quantity) for r in (found, whole)]
+            assert same[0].value == same[1].value
+    against = found.estimate(
+        "overfitting", head="joint", quantity="OGR less that of the best other head"
+    )
+    assert "'audio'" in against.method
+    weights = found.record.rows("blend_weights", run="all", quantity="weight")
+    assert {row.labels["head"] for row in weights} == {"audio", "joint"}
+    assert "not comparable" in weights[0].estimate.warning
+    # and it is kept, drawn and written as it is
+    assert None in found.record.runs[0].validation["image"]
+    assert "image" in found.markdown() and found.figures()
+    assert LossReport.load(found.save(tmp_path / "kept")) == found
+
+
+def test_a_sum_in_both_is_compared_with_nothing(tmp_path):
+    a, b = planted("audio"), planted("image")
+    both = tuple(x + y for x, y in zip(a, b, strict=True))
+    found = report(tmp_path, pairs(audio=a, image=b, joint=both))
+    assert any(f.kind == "sum" and not f.unusable for f in found.flags)
+    rules = {f.rule for f in found.findings}
+    assert not rules & {"worse than its best head", "joint against best single head"}
+    against = found.estimate(
+        "overfitting", head="joint", quantity="OGR less that of the best other head"
+    )
+    assert against.value is None and "sum" in against.undefined
+    rows = found.record.rows("blend_weights", run="all", window="whole training", quantity="weight")
+    assert {row.labels["head"] for row in rows} == {"audio", "image"}
+    # its own course is still that of a loss
+    assert found.estimate("overfitting", head="joint", quantity="OGR").value is not None
+
+
+def test_runs_of_unlike_length_are_told(tmp_path):
+    paths = []
+    for seed, length in enumerate((T, T, T // 2)):
+        path = tmp_path / f"seed{seed}.csv"
+        columns = pairs(audio=planted("audio"), joint=planted("joint"))
+        lines = log_text(heads=(), columns=columns).splitlines(keepends=True)
+        path.write_text("".join(lines[: 1 + length]))
+        paths.append(path)
+    found = ogr(paths)
+    warning = found.estimate("overfitting", head="audio", quantity="OGR").warning
+    assert f"each run over its own {T // 2} to {T} checkpoints" in warning
+    weight = found.estimate("blend_weights", head="audio")
+    assert f"over the {T // 2} checkpoints that all heads and runs have" in weight.warning
+    assert "each run over its own" in found.markdown()
+
+
+def test_a_weight_for_learning_nothing_is_told(tmp_path):
+    rng = np.random.default_rng(0)
+    idle = 2.3 + 0.0005 * rng.normal(size=(2, T)) - 0.0005 * np.arange(T)
+    found = report(tmp_path, pairs(audio=planted("audio"), image=idle))
+    (blend,) = [f for f in found.findings if f.rule == "blend"]
+    assert blend.modality == "image" and "though it learns next to nothing" in blend.text
+    assert any("divides by O^2" in text for text in blend.conditions)

@@ -67,7 +67,7 @@ def test_scale_and_shift_change_nothing(values, factor, shift):
     first = ogr_trajectory(train, validation, no_change=1e-9)
     scaled = ogr_trajectory(factor * train, factor * validation, no_change=1e-9)
     moved = ogr_trajectory(train + shift, validation + shift, no_change=0)
-    np.testing.assert_allclose(scaled.ogr, first.ogr, rtol=1e-6)
+    np.testing.assert_allclose(scaled.ogr, first.ogr, rtol=1e-6, atol=1e-9)
     both = np.isfinite(first.ogr) & np.isfinite(moved.ogr)
     np.testing.assert_allclose(moved.ogr[both], first.ogr[both], rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(first.overfitted + first.generalized, first.train_gain, atol=1e-12)
