@@ -125,7 +125,9 @@ def find_doubts(
             if both.any()
             else []
         )
-        found = found or _off_scale(name, *mine, float(ratios[h]))
+        found = found or _off_scale(
+            name, *mine, float(ratios[h]), own_data=not heads.evaluation_sets
+        )
         flags += found
         if not any(flag.unusable for flag in found):
             flags += _training_mode(name, *mine)
@@ -165,12 +167,15 @@ def _early_ratio(train: FloatArray, validation: FloatArray) -> float:
     return float(np.median((train[1:] / np.maximum(ends, _TINY))[:6]))
 
 
-def _off_scale(name: str, train: FloatArray, validation: FloatArray, above: float) -> list[Flag]:
+def _off_scale(
+    name: str, train: FloatArray, validation: FloatArray, above: float, *, own_data: bool
+) -> list[Flag]:
     shown = said(name, 40)
     early = validation[:3] / np.maximum(train[:3], _TINY)
     under = float(np.min(early))
     # Losses that part by memorising part more with every checkpoint; a sum is off by the same factor from the first one on.
     steady = under > _FROM_THE_FIRST and len(early) > 2 and float(np.max(early)) < _STEADY * under
+    steady = steady and own_data
     if above > _OFF_SCALE:
         text = (
             f"the train loss of '{shown}' is {_times(above)} its validation loss at the beginning: this looks like a sum (of several"
@@ -180,7 +185,7 @@ def _off_scale(name: str, train: FloatArray, validation: FloatArray, above: floa
     if under > _SUM_OVER_BATCHES or steady:
         text = (
             f"the validation loss of '{shown}' is {_times(under)} its train loss at the beginning: this looks like a sum over batches"
-            " beside a mean."
+            " beside a mean, or like other data."
         )
         return [Flag("sum", name, text, unusable=True)]
     if under > _OFF_SCALE:

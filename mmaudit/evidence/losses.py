@@ -117,6 +117,7 @@ def align(run: Run, heads: LossMap) -> Losses:
     flags: list[Flag] = []
     own = {s: h for h, m in reversed(heads.heads.items()) for s in (m.validation, m.train)}
     written = {series: _last_written(run, series, flags) for series in sorted(own)}
+    _leave_out_checks(written, heads, flags)
     axis = _axis(
         [written[h.validation] for h in heads.heads.values()],
         [written[h.train] for h in heads.heads.values()],
@@ -203,6 +204,24 @@ def _last_written(run: Run, name: str, flags: list[Flag]) -> Series:
     )
     flags.append(Flag("restart", None, text))
     return series.where(keep)
+
+
+def _leave_out_checks(written: dict[str, Series], heads: LossMap, flags: list[Flag]) -> None:
+    """Leave out a validation that came before all training and counts as the epoch of a later one, as a check of the code does."""
+    first = min(
+        (int(s.order[0]) for h in heads.heads.values() if len((s := written[h.train]).order)),
+        default=0,
+    )
+    found = 0
+    for name in dict.fromkeys(h.validation for h in heads.heads.values()):
+        series = written[name]
+        check = (series.order < first) & np.isin(series.epoch, series.epoch[series.order > first])
+        if check.any():
+            written[name] = series.where(~check)
+            found = max(found, int(check.sum()))
+    if found:
+        text = f"{counted(found, 'validation')} before any training, counted as the epoch of a later one (a check of the code), left out."
+        flags.append(Flag("order", None, text))
 
 
 def _finite(series: Series, name: str, head: str, axis: Axis, flags: list[Flag]) -> Series:

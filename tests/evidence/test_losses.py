@@ -83,6 +83,16 @@ def test_validation_before_any_training_is_no_gap():
     assert losses.at.tolist() == [5, 10] and "gap" not in kinds(losses)
 
 
+def test_a_check_before_the_training_leaves_epochs_to_count():
+    at = np.arange(4)
+    train = series([4, 3, 2, 1], step=10 * at + 9, epoch=at)._replace(order=np.array([1, 3, 5, 7]))
+    held = series([9, 5, 4, 3, 2], step=[0, 9, 19, 29, 39], epoch=[0, 0, 1, 2, 3])
+    held = held._replace(order=np.array([0, 2, 4, 6, 8]))
+    losses = align(run(t=train, v=held), JOINT)
+    assert losses.axis == "epoch" and losses.validation.tolist() == [[5, 4, 3, 2]]
+    assert any("before any training" in flag.text for flag in losses.flags)
+
+
 def test_gaps_are_told():
     losses = align(
         run(t=series([1, 2], step=[5, 20]), v=series([9, 8, 7, 6], step=[5, 10, 15, 20])), JOINT
