@@ -317,7 +317,9 @@ def _flags(runs: Sequence[Losses]) -> tuple[LossFlag, ...]:
             ]
             continue
         number = sum(any(f.kind == kind and f.head == head for f in run.flags) for run in runs)
-        text = texts[0] if number == len(runs) else f"{texts[0]} (in {number} of {len(runs)} runs)"
+        text = texts[0]
+        if number < len(runs):
+            text = f"{text.removesuffix('.')} (in {number} of {len(runs)} runs)."
         # One run of many that looks odd does not take the head away.
         wrong = unusable and 2 * number >= len(runs)
         told.append(LossFlag(kind=kind, head=head, text=text, unusable=wrong, runs=number))

@@ -76,7 +76,7 @@ def loss_overview(record: LossRecord) -> LossOverview:
         rows.append((f"and {rest} more, all in the record", *("–" for _ in rows[0][1:])))
     warnings = [
         *(f.text for f in record.flags if not f.unusable and f.kind != "diverged"),
-        *(text for head in record.heads[:_MOST_HEADS] for text in _warned(record, head)),
+        *_warned(record),
     ]
     return LossOverview(
         title=shorten(record.title, 160),
@@ -216,19 +216,27 @@ def _row(record: LossRecord, head: str) -> tuple[str, ...]:
     )
 
 
-def _warned(record: LossRecord, head: str) -> list[str]:
-    """Why cells of a head's row are marked, as far as no flag says it."""
-    rows = [
-        *record.rows("overfitting", head=head, run=ALL_RUNS),
-        *record.rows("blend_weights", head=head, run=ALL_RUNS, window=WHOLE, quantity="weight"),
-    ]
+def _warned(record: LossRecord) -> list[str]:
+    """Why cells of the table are marked, as far as no flag says it."""
     told = {flag.text for flag in record.flags}
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        for text in (row.estimate.warning or "").split("; "):
-            if text and text not in told and row.labels["quantity"] in _SHOWN:
-                found.setdefault(text, []).append(row.labels["quantity"])
-    return [f"{shorten(head, 40)}, {', '.join(of)}: {text}." for text, of in found.items()]
+    found: dict[str, dict[str, list[str]]] = {}
+    for head in record.heads[:_MOST_HEADS]:
+        rows = [
+            *record.rows("overfitting", head=head, run=ALL_RUNS),
+            *record.rows("blend_weights", head=head, run=ALL_RUNS, window=WHOLE, quantity="weight"),
+        ]
+        for row in rows:
+            quantity = row.labels["quantity"]
+            for text in (row.estimate.warning or "").split("; "):
+                if text and text not in told and quantity in _SHOWN:
+                    found.setdefault(text, {}).setdefault(quantity, []).append(head)
+    sentences = []
+    for text, of in found.items():
+        marked = list(dict.fromkeys(head for heads in of.values() for head in heads))
+        shown = ", ".join(shorten(head, 30) for head in marked[:6])
+        more = f" and {len(marked) - 6} more" if len(marked) > 6 else ""
+        sentences.append(f"{', '.join(of)} of {shown}{more}: {text}.")
+    return sentences
 
 
 def _placed(estimate: Estimate | None) -> str:

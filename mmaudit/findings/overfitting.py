@@ -262,7 +262,10 @@ def _turns(record: LossRecord, heads: list[str]) -> list[Finding]:
                 f", while its train loss {'falls' if fall > 0 else 'rises'} by {_small(abs(fall))}"
             )
     then = [f"{_said(name)} from {word} {_place(e)}" for _, name, e in turning[1:6]]
-    then += [f"{_said(name)} not at all" for name in rest[:6]]
+    then += [
+        f"{_said(name)} not {'before it diverged' if name in record.diverged else 'at all'}"
+        for name in rest[:6]
+    ]
     more = f"; then {', '.join(then)}" if then else ""
     opening = (
         f"{_said(first)} overfits{' first' if len(heads) > 1 else ''}, from {word} {_place(onset)}"
