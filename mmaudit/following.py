@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import torch
@@ -22,6 +22,7 @@ from mmaudit.evidence.head_losses import known_heads
 from mmaudit.evidence.latents import COMPETITION, collect_competition
 from mmaudit.evidence.loss_file import (
     ABOUT,
+    NONFINITE,
     described_heads,
     map_path,
     recorded_map,
@@ -33,7 +34,7 @@ from mmaudit.evidence.processes import Processes
 from mmaudit.evidence.series_folder import claimed_series, read_row, row_path, stamp_of
 from mmaudit.evidence.table import shard_infos
 from mmaudit.evidence.workspace import TABLE
-from mmaudit.exceptions import MMAuditError, SpecError
+from mmaudit.exceptions import CheckpointError, MMAuditError, SpecError
 from mmaudit.masking.spec import AuditSpec, read_spec
 from mmaudit.measures import check_request, compute_measures
 from mmaudit.measures.shapley import shapley_matrix
@@ -111,6 +112,7 @@ def trajectory(
         validation_samples: The same for held-out samples.
         empty: What the empty coalition counts in a response.
         resume: Go on with what was begun in ``out``. Checkpoints that are new, or have changed, are evaluated; the others are not.
+            One that cannot be loaded ends the series with a sentence after the others have been evaluated.
         device: Where to run; left out, a GPU if there is one.
         precision: ``bfloat16`` and ``float16`` run under autocast.
         batch_size: Instead of the data's own.
@@ -124,7 +126,8 @@ def trajectory(
         Losses and measures. Under ``torchrun`` the main process writes them and all processes return them.
 
     Raises:
-        MMAuditError: One of its children, with a sentence that says what was expected, what came and what to do.
+        CheckpointError: If checkpoints cannot be loaded, or are none of this model. What the others say is in ``out``.
+        MMAuditError: One of its other children, with a sentence that says what was expected, what came and what to do.
 
     Example:
         >>> found = mmaudit.trajectory("audit.yaml", "run/epoch*.ckpt", out="runs/trajectory")     # doctest: +SKIP
@@ -138,6 +141,8 @@ def trajectory(
     _check_numbers(train_samples=train_samples, validation_samples=validation_samples, batch_size=batch_size)  # fmt: skip
     if precision not in ("float32", "bfloat16", "float16"):
         raise SpecError(f"precision '{precision}' is none; there are float32, bfloat16, float16.")
+    if empty not in get_args(EmptyRule):
+        raise SpecError(f"empty is {empty!r}; expected one of {', '.join(get_args(EmptyRule))}.")
     seed = spec.seed if seed is None else seed
     places, order = find_checkpoints(checkpoints)
     processes = Processes(device)
@@ -168,12 +173,19 @@ def trajectory(
     with claimed_series(out, request, processes, resume=resume):
         following = _Following(series, out, processes, measures, replicates, own, empty)
         notes = (f"Checkpoints are ordered by {order}.", *series.notes)
-        for place in places:
+        failed: dict[Place, CheckpointError] = {}
+        for number, place in enumerate(places, 1):
             if read_row(out, place) is None:
-                following.evaluate(place)
-            processes.wait()
-            if processes.main:
+                try:
+                    following.evaluate(place, f"{number} of {len(places)}")
+                except CheckpointError as error:
+                    failed[place] = error
+                    continue
                 following.assemble(places, notes)
+        processes.wait()
+        if failed:
+            raise _incomplete(list(failed.values()), len(places), out)
+        following.assemble(places, notes)
         processes.wait()
         return following.result(places, notes)
 
@@ -194,8 +206,9 @@ class _Following:
         self.series, self.out, self.processes = series, out, processes
         self.measures, self.replicates = measures, replicates
         self.own, self.empty = own, empty
+        self._found: dict[Place, tuple[dict[str, Any], pd.DataFrame]] = {}
 
-    def evaluate(self, place: Place) -> None:
+    def evaluate(self, place: Place, nth: str) -> None:
         """Evaluate a checkpoint and write its file."""
         work, stamp = self.out / _WORK, stamp_of(place.path)
         # What a killed run has left is done again, from the beginning of its checkpoint.
@@ -204,21 +217,23 @@ class _Following:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
         self.processes.wait()
-        with self.series.evaluated(place, work) as found:
+        try:
+            with self.series.evaluated(place, work, nth=nth) as found:
+                if self.processes.main:
+                    value = {"stamp": stamp, **_described(place, found)}
+                    value |= self._measured(found)
+                    write_json_atomic(row_path(self.out, place), value)
+            self.processes.wait()
+        finally:
             if self.processes.main:
-                value = {"stamp": stamp, **_described(place, found)}
-                value |= self._measured(found)
-                write_json_atomic(row_path(self.out, place), value)
-        self.processes.wait()
-        if self.processes.main:
-            shutil.rmtree(work, ignore_errors=True)
+                shutil.rmtree(work, ignore_errors=True)
 
     def _measured(self, found: Evaluated) -> dict[str, Any]:
         """Measures of the held-out split, and what could not be had."""
         surroundings, spec = found.surroundings, self.series.spec
         table = surroundings.work / TABLE
         infos, keys, failures = shard_infos(table), list(self.measures), []
-        notes = [*found.notes]
+        notes = [*found.notes, *_left_out(found)]
         if COMPETITION in keys and _has_concepts(spec):
             try:
                 notes += [note.text for note in collect_competition(surroundings)]
@@ -249,26 +264,37 @@ class _Following:
         }
 
     def rows(self, places: Sequence[Place]) -> list[dict[str, Any]]:
-        """What was found so far, in order."""
-        return [row for place in places if (row := read_row(self.out, place)) is not None]
+        """What was found so far, in order, without the measures."""
+        return [row for row, _ in self._held(places)]
+
+    def _held(self, places: Sequence[Place]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+        for place in places:
+            if place not in self._found and (row := read_row(self.out, place)) is not None:
+                self._found[place] = row, _measure_frame(row)
+                del row["measures"]
+        return [self._found[place] for place in places if place in self._found]
 
     def assemble(self, places: Sequence[Place], notes: Sequence[str]) -> None:
         """Write the log and the table of everything that is there so far."""
-        rows = self.rows(places)
+        if not self.processes.main:
+            return
+        held = self._held(places)
+        rows = [row for row, _ in held]
         lines = json.dumps(self._about(rows, notes)) + "\n"
-        frames = []
         for row in rows:
             for split, losses in row["losses"].items():
                 names = series_names(losses)
                 values = {names[head]: float(found["loss"]) for head, found in losses.items()}
+                if row["nonfinite"][split]:
+                    values[NONFINITE] = float(row["nonfinite"][split])
                 lines += row_lines(step=row["step"], epoch=row["epoch"], split=split, values=values)
-            frames += _measure_frames(row)
         write_text_atomic(self.out / LOSSES, lines)
         heads = recorded_map(self.series.spec.names, self.series.held_out)
         write_text_atomic(map_path(self.out / LOSSES), heads.text())
         table = io.BytesIO()
-        frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"checkpoint": []})
-        frame.to_parquet(table, index=False)
+        frames = [frame for _, frame in held if len(frame)]
+        whole = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"checkpoint": []})
+        whole.to_parquet(table, index=False)
         write_bytes_atomic(self.out / MEASURES, table.getvalue())
 
     def result(self, places: Sequence[Place], notes: Sequence[str]) -> CheckpointTrajectory:
@@ -286,14 +312,13 @@ class _Following:
             for split, heads in row["losses"].items()
             for head, found in heads.items()
         ]
-        more = [note for row in rows for note in (*row["notes"], *row["failures"])]
         return CheckpointTrajectory(
             self.out,
             log,
             map_path(log),
             pd.DataFrame(losses),
             pd.read_parquet(self.out / MEASURES),
-            tuple(dict.fromkeys([*notes, *more])),
+            (*notes, *_row_notes(rows)),
         )
 
     def _about(self, rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> dict[str, str]:
@@ -304,14 +329,13 @@ class _Following:
             for split in series.sources
         }
         took = ", ".join(f"{value:.2f} passes over {split}" for split, value in passes.items())
-        more = [note for row in rows for note in (*row["notes"], *row["failures"])]
         return {
             ABOUT: f"clean losses of all heads in evaluation mode; checkpoints: {len(rows)}",
             "loss": f"{'mean squared error' if spec.task == 'regression' else 'nats'}, mean over rows",
             "heads": described_heads(spec, self.own, self.empty),
             **{split: source.description for split, source in series.sources.items()},
             "cost": f"{took} for each checkpoint",
-            "notes": " ".join(dict.fromkeys([*notes, *more])),
+            "notes": " ".join([*notes, *_row_notes(rows)]),
         }
 
 
@@ -336,8 +360,8 @@ def _described(place: Place, found: Evaluated) -> dict[str, Any]:
     }
 
 
-def _measure_frames(row: Mapping[str, Any]) -> list[pd.DataFrame]:
-    """The measures of a checkpoint, as tables with columns that say which it is."""
+def _measure_frame(row: Mapping[str, Any]) -> pd.DataFrame:
+    """The measures of a checkpoint, as a table with columns that say which it is."""
     frames = []
     for key, held in row["measures"].items():
         frame = measure_frame(MeasureResult.model_validate(held))
@@ -347,7 +371,48 @@ def _measure_frames(row: Mapping[str, Any]) -> list[pd.DataFrame]:
         frame.insert(0, "checkpoint", row["checkpoint"])
         if len(frame):
             frames.append(frame)
-    return frames
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _left_out(found: Evaluated) -> list[str]:
+    return [
+        f"{found.surroundings.subject.name}: {sums.nonfinite:,} of {sums.samples:,} samples of the {split} split are left out, since an"
+        " output of theirs is not finite."
+        for split, sums in found.losses.items()
+        if sums.nonfinite
+    ]
+
+
+def _row_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Notes and failures of all checkpoints; what is the same of many but for the checkpoint's name is said once."""
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        names = sorted({row["checkpoint"], Path(row["checkpoint"]).name}, key=len, reverse=True)
+        for note in (*row["notes"], *row["failures"]):
+            plain = note
+            for name in names:
+                plain = plain.replace(name, "\0")
+            told.setdefault(plain, []).append(note)
+    return [
+        notes[0]
+        if len(set(notes)) == 1
+        else f"{notes[0].removesuffix('.')} (the same for {len(notes) - 1} other checkpoints)."
+        for notes in told.values()
+    ]
+
+
+def _incomplete(errors: Sequence[CheckpointError], number: int, out: Path) -> CheckpointError:
+    """Why the series cannot be finished."""
+    first = str(errors[0])
+    if number == 1:
+        return errors[0]
+    if len(errors) == number:
+        return CheckpointError(f"none of the {number} checkpoints can be used; the first: {first}")
+    first = first.removesuffix(".")
+    return CheckpointError(
+        f"{len(errors)} of {number} checkpoints cannot be used; the first: {first}. The others are in {out / LOSSES}: replace it, or leave"
+        " it out, and go on with --resume (resume=True)."
+    )
 
 
 def _has_concepts(spec: AuditSpec) -> bool:

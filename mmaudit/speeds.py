@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from mmaudit.evidence.readers import read_runs
 from mmaudit.exceptions import LogError
@@ -37,6 +38,21 @@ class LearningSpeeds(NamedTuple):
     """Conditional learning speeds s, log10, shape ``(M, T)``; NaN until both sums are above 0."""
     difference: FloatArray | None
     """Of the speeds: s_0 - s_1 for two branches, largest minus smallest for more; ``None`` for one branch."""
+    left_out: IntArray
+    """Recorded steps that do not count, shape ``(L,)``: norms were not finite, as where a loss scaler skips a step, or all weights
+    of a group were 0."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each branch and step: ``step``, ``branch``, ``own``, and where there are such ``crossing`` and ``speed``."""
+        columns = {"own": self.own, "crossing": self.crossing, "speed": self.speed}
+        number = len(self.step)
+        return pd.DataFrame(
+            {
+                "step": np.tile(self.step, len(self.modalities)),
+                "branch": np.repeat(self.modalities, number),
+                **{name: values.ravel() for name, values in columns.items() if values is not None},
+            }
+        )
 
 
 def learning_speeds(log: Path | str) -> LearningSpeeds:
@@ -51,7 +67,10 @@ def learning_speeds(log: Path | str) -> LearningSpeeds:
         The speeds. Without cross-modal parameters there is no conditional speed, and ``own`` is all there is.
 
     Raises:
-        LogError: If the log cannot be read or holds no norms.
+        LogError: If the log cannot be read or holds no norms, or none that count.
+
+    Example:
+        >>> mmaudit.learning_speeds("losses.jsonl").to_frame().groupby("branch").last()     # doctest: +SKIP
     """
     path = Path(log)
     series = {
@@ -71,22 +90,37 @@ def learning_speeds(log: Path | str) -> LearningSpeeds:
         raise LogError(
             f"{path.name} holds no norms of gradients: call recorder.norms(model, step=...) after backward, or give the callback 'norms'."
         )
-    steps = np.array(sorted({s for quantities in found.values() for s in quantities["gradient"]}))
+    every = np.array(sorted({s for quantities in found.values() for s in quantities["gradient"]}))
+    counts = np.logical_and.reduce([_counts(quantities, every) for quantities in found.values()])
+    steps, left_out = every[counts], every[~counts]
+    if not len(steps):
+        raise LogError(
+            f"{path.name} holds no norms that count: at all {len(every)} recorded steps some are not finite, or all weights of a group are 0."
+        )
     own = np.stack([_updates(found.get((name, "own")), steps) for name in names])
     if not any(group == "crossing" for _, group in found):
-        return LearningSpeeds(names, steps, own, None, None, None)
+        return LearningSpeeds(names, steps, own, None, None, None, left_out)
     crossing = np.stack([_updates(found.get((name, "crossing")), steps) for name in names])
     speed = conditional_learning_speed(crossing, own)
     difference = speed_difference(speed) if len(names) > 1 else None
-    return LearningSpeeds(names, steps, own, crossing, speed, difference)
+    return LearningSpeeds(names, steps, own, crossing, speed, difference, left_out)
+
+
+def _counts(quantities: dict[str, dict[int, float]], steps: IntArray) -> np.ndarray:
+    """Whether a step counts for a group, ``(T,)``: it has no gradients there, or finite ones and weights to compare them with."""
+    top, bottom = (
+        np.array([quantities.get(what, {}).get(step, empty) for step in steps.tolist()])
+        for what, empty in (("gradient", 0.0), ("weight", 1.0))
+    )
+    return np.asarray(np.isfinite(top) & np.isfinite(bottom) & (bottom > 0))
 
 
 def _updates(quantities: dict[str, dict[int, float]] | None, steps: IntArray) -> FloatArray:
-    """The updates of one group at every step, ``(T,)``."""
+    """The updates of one group at every step, ``(T,)``; 0 where it has none."""
     mu = np.zeros(len(steps))
     if quantities is None:
         return mu
-    gradients, weights = quantities["gradient"], quantities["weight"]
+    gradients, weights = quantities["gradient"], quantities.get("weight", {})
     there = [at for at, step in enumerate(steps.tolist()) if step in gradients and step in weights]
     chosen = [int(steps[at]) for at in there]
     top = np.array([[gradients[step]] for step in chosen])

@@ -20,7 +20,7 @@ from mmaudit.evidence.loss_map import read_map
 from mmaudit.evidence.loss_names import guess_map
 from mmaudit.evidence.losses import align
 from mmaudit.evidence.readers import read_runs
-from mmaudit.exceptions import CheckpointError, RecordError, SpecError
+from mmaudit.exceptions import CheckpointError, ModelError, RecordError, SpecError
 from mmaudit.measures.ogr import first_overfitting
 from mmaudit.training import LossRecorder
 from tests.training.overfitting import AWAKE, EPOCHS, HEADS, TwoHeads, make_project, samples, train
@@ -210,6 +210,62 @@ def test_a_diverged_checkpoint_does_not_end_the_series(project, tmp_path):
     assert np.isnan(run_read.series["validation/joint_loss"].value).tolist() == [False, True]
 
 
+def test_samples_that_are_left_out_are_told(project, tmp_path):
+    audit_file = make_project(tmp_path)
+    held_out = dict(np.load(tmp_path / "validation.npz"))
+    held_out["noise"][:3] = np.inf
+    np.savez(tmp_path / "validation.npz", **held_out)
+    found = mmaudit.trajectory(audit_file, project / "run" / "epoch=[01]-*", out=tmp_path / "out", replicates=100)  # fmt: skip
+    told = [note for note in found.notes if "3 of 150 samples of the validation split" in note]
+    assert len(told) == 1 and "the same for 1 other" in told[0]
+    assert set(found.losses.groupby("split")["n"].max().to_dict().items()) == {("train", 60), ("validation", 147)}  # fmt: skip
+    (run_read,) = read_runs(found.log)
+    assert run_read.series["validation/nonfinite_samples"].value.tolist() == [3, 3]
+
+
+def test_a_damaged_checkpoint_does_not_lose_the_others(project, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    run.mkdir()
+    torch.manual_seed(0)
+    for epoch in (1, 2, 3):
+        save_file(TwoHeads().state_dict(), run / f"epoch{epoch}.safetensors")
+    whole = (run / "epoch2.safetensors").read_bytes()
+    (run / "epoch2.safetensors").write_bytes(whole[:200])
+    options = {"out": out, "replicates": 100}
+    pattern = (project / "audit.yaml", run / "*.safetensors")
+    with pytest.raises(CheckpointError, match=r"1 of 3 checkpoints cannot be used.*epoch2.*--resume"):  # fmt: skip
+        mmaudit.trajectory(*pattern, **options)
+    (run_read,) = read_runs(out / "losses.jsonl")
+    assert run_read.series["train/joint_loss"].epoch.tolist() == [1, 3]
+    assert not (out / ".running").exists()
+    (run / "epoch2.safetensors").write_bytes(whole)
+    seen = []
+    found = mmaudit.trajectory(*pattern, **options, resume=True, progress=lambda stage, *_: seen.append(stage))  # fmt: skip
+    assert found.losses["epoch"].unique().tolist() == [1, 2, 3]
+    assert {stage.partition(".")[0] for stage in seen} == {"epoch2"}
+    for path in run.iterdir():
+        path.write_bytes(whole[:200])
+    with pytest.raises(CheckpointError, match="none of the 3 checkpoints can be used"):
+        mmaudit.trajectory(*pattern, out=tmp_path / "none")
+
+
+def test_what_found_nothing_is_begun_anew(project, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ModelError, match="'by_sight'"):
+        series(project, out, "[01]-*", heads={"signal": "by_sight"})
+    found = series(project, out, "[01]-*", heads={"signal": "by_signal"})
+    assert len(found.losses) == 2 * 2 * 3
+    with pytest.raises(RecordError, match=r"another seed \(0; now 5\)"):
+        series(project, out, "[01]-*", heads={"signal": "by_signal"}, resume=True, seed=5)
+
+
+def test_notes_that_differ_by_the_checkpoint_alone_are_said_once(whole):
+    told = [note for note in whole.notes if "under 'state_dict'" in note]
+    assert told == [
+        f"Took the weights under 'state_dict' of epoch=0-step=0.ckpt (the same for {EPOCHS} other checkpoints)."
+    ]
+
+
 def test_concepts_give_competition_along_the_training(project, tmp_path):
     audit_file = make_project(tmp_path)
     spec = yaml.safe_load(audit_file.read_text())
@@ -232,6 +288,7 @@ def test_concepts_give_competition_along_the_training(project, tmp_path):
         ({"checkpoints": "nowhere/*.pt"}, SpecError, "no checkpoint matches"),
         ({"heads": {"smell": "x"}}, SpecError, "'smell' is no modality"),
         ({"train_samples": 0}, SpecError, "train_samples is 0"),
+        ({"empty": "none"}, SpecError, "empty is 'none'"),
         ({"measures": ["magic"]}, SpecError, "unknown measure"),
         ({"checkpoints": "wrong"}, CheckpointError, "signal"),
         ({"checkpoints": "pickle"}, CheckpointError, "trust"),
@@ -289,7 +346,13 @@ def test_the_command(project, tmp_path, capsys, monkeypatch):
     assert "\n".join(said.splitlines()[1:3]).count("epoch=") == 2
     assert command(*base, *options) == 2
     assert "resume" in capsys.readouterr().err
+    assert f"mmaudit ogr {out / 'losses.jsonl'} --map {out / 'losses.map.yaml'}" in said
     assert command(*base, *options, "--resume") == 0
+    # A pattern without quotes is files by the time it is read.
+    files = sorted((project / "run").glob("epoch=[01]-*"))
+    plain = ("trajectory", project / "audit.yaml", "--checkpoints", *files, "--quiet", *options)
+    assert command(*plain, "--resume") == 0
+    assert capsys.readouterr().out.count("epoch=") == 4
     assert command(*base, "--out", tmp_path / "b", "--heads", "noise") == 2
     assert "MODALITY=PATH" in capsys.readouterr().err
 
@@ -315,7 +378,17 @@ def started(project, out, *launcher):
         )
 
 
+@pytest.fixture
+def one_thread():
+    """As in the processes that are started: the last bits of a sum depend on the number of threads."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(number)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_a_killed_series_goes_on(project, tmp_path):
     out = tmp_path / "out"
     for done in (1, 3):
@@ -333,11 +406,14 @@ def test_a_killed_series_goes_on(project, tmp_path):
     ] == plain.log.read_text().splitlines()[1:]
 
 
+_TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_two_processes_give_the_same(project, tmp_path):
     out = tmp_path / "out"
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    process = started(project, out, sys.executable, *launcher)
+    process = started(project, out, sys.executable, *_TWO)
     assert process.wait(timeout=300) == 0, (tmp_path / "said.txt").read_text()[-2000:]
     plain = series(project, tmp_path / "plain", "[0-5]-*", batch_size=7)
     (one,), (two,) = read_runs(plain.log), read_runs(out / "losses.jsonl")
@@ -345,3 +421,17 @@ def test_two_processes_give_the_same(project, tmp_path):
         np.testing.assert_allclose(one.series[name].value, two.series[name].value, rtol=1e-9)
     frame = pd.read_parquet(out / "measures.parquet")
     np.testing.assert_allclose(frame["value"], plain.measures["value"], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_two_processes_leave_a_damaged_checkpoint_out_together(tmp_path):
+    make_project(tmp_path)
+    for epoch in range(4):
+        save_file(TwoHeads().state_dict(), tmp_path / "run" / f"epoch={epoch}-.safetensors")
+    (tmp_path / "run" / "epoch=2-.safetensors").write_bytes(b"x" * 50)
+    out = tmp_path / "out"
+    process = started(tmp_path, out, sys.executable, *_TWO)
+    assert process.wait(timeout=300) != 0
+    assert "1 of 4 checkpoints cannot be used" in (tmp_path / "said.txt").read_text()
+    (run_read,) = read_runs(out / "losses.jsonl")
+    assert run_read.series["train/joint_loss"].epoch.tolist() == [0, 1, 3]

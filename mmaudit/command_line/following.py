@@ -38,6 +38,14 @@ def trajectory(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the losses.", show_default=False)
     ],
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Further checkpoints: what a shell makes of a pattern without quotes.",
+            show_default=False,
+        ),
+    ] = None,
     heads: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,15 +58,15 @@ def trajectory(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Measures at every checkpoint.",
-            show_default="responses,contributions,utilization,competition",
+            help="Measures at every checkpoint.  [default: responses,contributions,utilization,competition]",
+            show_default=False,
         ),
     ] = None,
     train_samples: Annotated[
-        int | None, typer.Option(min=1, help="At most so many.", show_default="all")
+        int | None, typer.Option(min=1, help="At most so many.  [default: all]", show_default=False)
     ] = None,
     validation_samples: Annotated[
-        int | None, typer.Option(min=1, help="At most so many.", show_default="all")
+        int | None, typer.Option(min=1, help="At most so many.  [default: all]", show_default=False)
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on; checkpoints that are new are evaluated.")
@@ -97,7 +105,7 @@ def trajectory(
 
             chosen: dict[str, Any] = {} if keys is None else {"measures": keys}
             found = run(
-                audit_file, checkpoints, out=out, heads=named, train_samples=train_samples,
+                audit_file, [*checkpoints, *(more or [])], out=out, heads=named, train_samples=train_samples,
                 validation_samples=validation_samples, resume=resume, device=device, batch_size=batch_size, seed=seed,
                 replicates=replicates, timeout=timeout, trust=trust_checkpoint, progress=progress, **chosen,
             )  # fmt: skip
@@ -111,9 +119,10 @@ def trajectory(
     _print_losses(found.losses)
     for note in found.notes:
         say(f" ! {note}")
+    log, heads_map = (shlex.quote(str(path)) for path in (found.log, found.map))
     typer.echo(
         f"\n Losses:   {found.log}\n Measures: {found.folder / 'measures.parquet'}"
-        f"\n Next:     mmaudit ogr {shlex.quote(str(found.log))}"
+        f"\n Next:     mmaudit ogr {log} --map {heads_map}"
     )
 
 

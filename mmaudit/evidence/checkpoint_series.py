@@ -152,12 +152,13 @@ class CheckpointSeries:
         return whole if most is None else fixed_part(whole, self.spec, most, seed=settings.seed)
 
     @contextmanager
-    def evaluated(self, place: Place, work: Path) -> Iterator[Evaluated]:
+    def evaluated(self, place: Place, work: Path, *, nth: str) -> Iterator[Evaluated]:
         """Load a checkpoint and evaluate all heads on both splits; the model is there within the block.
 
         Args:
             place: The checkpoint.
             work: An empty folder; all processes see it.
+            nth: Which of the checkpoints it is, for progress.
 
         Raises:
             CheckpointError: If it is refused or does not fit the model.
@@ -182,14 +183,17 @@ class CheckpointSeries:
             title=spec.label, name=place.label, files=loaded.files,
         )  # fmt: skip
         with left_as_it_came(model), kept_heap(), torch.no_grad():
-            first = self._collector(model, None, None, self.held_out, place)
+            stages = {split: f"{place.label} ({split}, {nth})" for split in self.sources}
+            first = self._collector(model, None, None, self.held_out, stages[self.held_out])
             batch = first.source.first()
             with described(batch):
                 prepared = first.prepare(batch)
                 structure = find_structure(model, first.evaluator.caller, prepared)
             losses, passes, collected = {}, {}, first
             for split in self.sources:
-                collected, passes[split] = self._collected(model, structure, split, place, work)
+                collected, passes[split] = self._collected(
+                    model, structure, split, stages[split], work
+                )
                 losses[split] = self._merged(collected.sums, split, work)
             surroundings = Surroundings(
                 subject,
@@ -209,7 +213,7 @@ class CheckpointSeries:
             )
 
     def _collected(
-        self, model: Any, structure: Structure, split: str, place: Place, work: Path
+        self, model: Any, structure: Structure, split: str, stage: str, work: Path
     ) -> tuple[HeadCollector, float]:
         """Losses of one split, of the held-out one the coalition table, too; and the plain passes that it took."""
         table = work / TABLE if split == self.held_out else None
@@ -220,7 +224,7 @@ class CheckpointSeries:
         def make(reason: str | None) -> HeadCollector:
             if reason is not None and table is not None:
                 self._drop(table)
-            return self._collector(model, structure, reason, split, place)
+            return self._collector(model, structure, reason, split, stage)
 
         collector = with_full_passes(make, collect)
         cost = collector.evaluator.take_cost()
@@ -255,7 +259,7 @@ class CheckpointSeries:
         return whole
 
     def _collector(
-        self, model: Any, structure: Structure | None, reason: str | None, split: str, place: Place
+        self, model: Any, structure: Structure | None, reason: str | None, split: str, stage: str
     ) -> HeadCollector:
         settings = self._settings
         evaluator = HeadEvaluator(
@@ -276,7 +280,7 @@ class CheckpointSeries:
             responses=self._responses,
             processes=self._processes,
             progress=self._progress,
-            stage=f"{place.label} ({split})",
+            stage=stage,
             empty=settings.empty,
             coalitions=split == self.held_out or set(settings.own) != set(self.spec.names),
         )

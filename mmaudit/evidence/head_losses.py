@@ -27,7 +27,7 @@ from mmaudit.masking.batches import Batch
 from mmaudit.masking.masked_batch import MaskedBatch
 from mmaudit.masking.paths import get_value
 from mmaudit.masking.spec import MaskingSpec
-from mmaudit.typing import EmptyRule, FloatArray
+from mmaudit.typing import EmptyRule, FloatArray, IntArray
 
 __all__ = [
     "DIFFERED",
@@ -55,6 +55,10 @@ def known_heads(heads: Mapping[str, str] | None, spec: MaskingSpec) -> dict[str,
     if JOINT in spec.names:
         raise SpecError(
             f"a modality is called '{JOINT}', which is the name of the model's output among the heads: call it otherwise."
+        )
+    if not isinstance(heads, Mapping | None):
+        raise SpecError(
+            f"heads is a {type(heads).__name__}; expected a mapping from modality to the path of its scores in what the model returns."
         )
     for name, path in (heads or {}).items():
         if name not in spec.names:
@@ -254,34 +258,50 @@ class HeadCollector(Collector):
         columns, info = super()._columns(batch, outputs)
         loglik, present = np.asarray(columns["loglik"]), np.asarray(columns["present"])
         response = np.asarray(columns[f"response_loglik_{self.empty}"])
-        self.sums.add(JOINT, -loglik[:, -1])
-        said = self._said()
+        sample = np.asarray(columns["position"]) - batch.start
+        kept = self._add_own(batch, np.unique(sample))
+        rows = np.isin(sample, kept)
+        self.sums.add(JOINT, -loglik[rows, -1])
         for m, name in enumerate(self.evaluator.spec.names):
-            if name not in said:
+            if name not in self._said:
                 # Without the modality its response is nothing by construction, which is no loss of the head.
-                self.sums.add(name, -response[(present >> m & 1).astype(bool), m])
-        self._add_own(batch, said)
-        self.sums.samples += batch.n
-        self.sums.nonfinite += info.nonfinite
+                self.sums.add(name, -response[rows & (present >> m & 1).astype(bool), m])
         return columns, info
 
     def _answered(self, batch: Batch, prepared: MaskedBatch) -> None:
         assert isinstance(self.evaluator, HeadEvaluator)
         losses = self._losses(batch, self.evaluator.answer(prepared))
-        finite = np.isfinite(losses)
-        self.sums.add(JOINT, losses[finite])
-        self._add_own(batch, self._said())
-        self.sums.samples += batch.n
-        self.sums.nonfinite += len(np.unique(self.value.rows(batch).sample[~finite]))
+        sample = self.value.rows(batch).sample
+        kept = self._add_own(batch, np.setdiff1d(sample, sample[~np.isfinite(losses)]))
+        self.sums.add(JOINT, losses[np.isin(sample, kept)])
 
+    @property
     def _said(self) -> dict[str, Tensor]:
         return self.evaluator.said if isinstance(self.evaluator, HeadEvaluator) else {}
 
-    def _add_own(self, batch: Batch, said: Mapping[str, Tensor]) -> None:
-        for name, output in said.items():
-            losses = self._losses(batch, output)
-            has = batch.present[name][self.value.rows(batch).sample]
-            self.sums.add(name, losses[has & np.isfinite(losses)])
+    def _add_own(self, batch: Batch, usable: IntArray) -> IntArray:
+        """Add the losses of the model's own heads.
+
+        A sample for which one of them is not finite is left out of all heads: heads are compared, on the same samples.
+
+        Args:
+            batch: That was evaluated.
+            usable: Places of the samples whose joint outputs are finite.
+
+        Returns:
+            Places of the samples that count.
+        """
+        sample = self.value.rows(batch).sample
+        found = {}
+        for name, output in self._said.items():
+            losses, has = self._losses(batch, output), batch.present[name][sample]
+            found[name] = losses, has
+            usable = np.setdiff1d(usable, sample[has & ~np.isfinite(losses)])
+        for name, (losses, has) in found.items():
+            self.sums.add(name, losses[has & np.isin(sample, usable)])
+        self.sums.samples += batch.n
+        self.sums.nonfinite += len(np.unique(sample)) - len(usable)
+        return usable
 
     def _losses(self, batch: Batch, output: Tensor) -> FloatArray:
         """Loss of every row of a batch, ``(r,)``."""

@@ -20,6 +20,7 @@ from mmaudit.typing import EmptyRule
 
 __all__ = [
     "ABOUT",
+    "NONFINITE",
     "LossFile",
     "described_heads",
     "map_path",
@@ -31,6 +32,9 @@ __all__ = [
 
 ABOUT = "about"
 """Key that only the first line has."""
+
+NONFINITE = "nonfinite_samples"
+"""Name of the number of samples of a split that are left out; there only where it is not 0."""
 
 
 def series_names(heads: Iterable[str]) -> dict[str, str]:
@@ -120,7 +124,7 @@ class LossFile:
         path: The ``.jsonl`` file.
         about: Its first line.
         modalities: Whose losses it holds beside the joint one; for the map.
-        resume: Go on with what is there.
+        resume: Go on with what is there, and where the training goes back to an earlier step.
 
     Raises:
         RecordError: If there is a log already and ``resume`` is false, or its first line is another.
@@ -130,7 +134,8 @@ class LossFile:
         self, path: Path, about: Mapping[str, str], modalities: Iterable[str], *, resume: bool
     ) -> None:
         self._path, self._about, self._map = path, dict(about), recorded_map(modalities)
-        self._started = False
+        self._resume, self._started = resume, False
+        self._last: dict[str, int] = {}
         self._goes_on = path.exists() and path.stat().st_size > 0
         if not self._goes_on:
             return
@@ -139,27 +144,47 @@ class LossFile:
                 f"{path} is there already: say resume=True to go on with it, or name another file."
             )
         rows = _rows(path)
-        changed = [key for key in about if rows and rows[0].get(key) != about[key]]
-        if changed:
-            raise RecordError(
-                f"{path} was begun with another '{changed[0]}' ({rows[0].get(changed[0])}): go on with the same, or name another file."
-            )
+        for key, value in about.items():
+            if rows and rows[0].get(key) != value:
+                raise RecordError(
+                    f"{path} was begun with another '{key}' ({rows[0].get(key)}; now {value}): go on with the same, or name another file."
+                )
 
-    def append(self, lines: str, *, step: int) -> None:
+    def append(self, lines: str, *, step: int, kind: str) -> None:
         """Append lines of an optimiser step.
 
         The first time in a process, what the file holds from this step on is cut off: an interrupted run had written it beyond
-        the checkpoint that the training goes on from.
+        the checkpoint that the training goes on from. The same where a training that may resume goes back within a process.
+
+        Args:
+            lines: From :func:`row_lines`.
+            step: Their step.
+            kind: ``losses`` or ``norms``: each goes forward by itself.
+
+        Raises:
+            RecordError: If the step lies before the last one, and the log is not one to go on with; or it cannot be written.
         """
+        last = self._last.get(kind, step)
+        if step < last:
+            if not self._resume:
+                raise RecordError(
+                    f"step {step} lies before step {last}, which {self._path} holds already: every training needs a recorder and a file of"
+                    " its own, and one that goes back to an earlier checkpoint needs resume=True."
+                )
+            self._started, self._goes_on = False, True
         if not self._started:
             kept = _rows(self._path)[1:] if self._goes_on else []
             rows = [row for row in kept if (row.get("step") or 0) < step]
             text = "".join(json.dumps(row) + "\n" for row in [self._about, *rows])
             write_text_atomic(self._path, text)
             write_text_atomic(map_path(self._path), self._map.text())
-            self._started = True
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(lines)
+            self._started, self._last = True, {}
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+        except OSError as error:
+            raise RecordError(f"cannot write {self._path}: {error.strerror or error}") from error
+        self._last[kind] = step
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

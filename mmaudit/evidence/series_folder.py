@@ -13,6 +13,7 @@ from typing import Any
 from mmaudit.evidence.checkpoint_order import Place
 from mmaudit.evidence.processes import Processes
 from mmaudit.exceptions import RecordError
+from mmaudit.report.labels import shorten
 from mmaudit.report.store import write_json_atomic
 
 __all__ = ["claimed_series", "read_row", "row_path", "stamp_of"]
@@ -65,7 +66,7 @@ def claimed_series(
         out: The folder.
         request: What was asked for; a series only goes on with the same.
         processes: Who takes part; the main one writes.
-        resume: Go on with what was begun here.
+        resume: Go on with what was begun here; where nothing was found yet, it is begun anew in any case.
 
     Raises:
         RecordError: If it holds something else, cannot be written to, or is in use.
@@ -75,32 +76,64 @@ def claimed_series(
         yield
         return
     path = out / _REQUEST
-    if path.exists() and not resume:
-        raise RecordError(
-            f"{out} holds a series of checkpoints: go on with it (resume), or name another folder."
-        )
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            changed = [key for key in request if found.get(key) != request[key]]
-        except (ValueError, AttributeError):
-            raise RecordError(f"{path} is damaged: name another folder.") from None
-        if changed:
+    with _locked(out):
+        begun = path.exists() and any((out / _ROWS).glob("*.json"))
+        if begun and not resume:
             raise RecordError(
-                f"{out} was begun with another {', '.join(changed)}: go on with the same, or name another folder."
+                f"{out} holds a series of checkpoints: go on with it (--resume, resume=True), or name another folder."
             )
-    elif out.exists() and any(out.iterdir()):
-        raise RecordError(
-            f"{out} is not empty and holds no series of checkpoints: name another folder."
-        )
-    else:
-        write_json_atomic(path, dict(request))
-    with (out / _LOCK).open("w") as file:
+        if begun:
+            _check_same(path, request)
+        else:
+            # Of what ended before anything was found, nothing has to be kept.
+            write_json_atomic(path, dict(request))
+        processes.wait()
+        yield
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the folder, as the only process that works in it.
+
+    Raises:
+        RecordError: If it holds something else, cannot be written to, or is in use.
+    """
+    try:
+        foreign = out.exists() and {path.name for path in out.iterdir()} - {_LOCK}
+        if foreign and not (out / _REQUEST).exists():
+            raise RecordError(
+                f"{out} is not empty and holds no series of checkpoints: name another folder."
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        file = (out / _LOCK).open("w")
+    except OSError as error:
+        raise RecordError(f"cannot write to {out}: {error.strerror or error}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RecordError(
                 f"another process is working in {out}: wait for it, or name another folder."
             ) from None
-        processes.wait()
         yield
+
+
+def _check_same(path: Path, request: Mapping[str, Any]) -> None:
+    """Refuse to go on with another request.
+
+    Raises:
+        RecordError: With what was asked for before, and now.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        changed = {key: held.get(key) for key in request if held.get(key) != request[key]}
+    except (ValueError, AttributeError):
+        raise RecordError(f"{path} is damaged: name another folder.") from None
+    if changed:
+        said = [
+            f"{key} ({shorten(str(before), 60)}; now {shorten(str(request[key]), 60)})"
+            for key, before in changed.items()
+        ]
+        raise RecordError(
+            f"{path.parent} was begun with another {', '.join(said)}: go on with the same, or name another folder."
+        )

@@ -10,6 +10,7 @@ from mmaudit.figures.base import Table, cell, hover
 from mmaudit.figures.loss_parts import (
     axis_title,
     head_styles,
+    legend_below,
     loss_subtitle,
     shown_heads,
     undefined_losses,
@@ -88,9 +89,11 @@ def plot_blend_weights(info: BlendWeightsInfo) -> go.Figure:
     """Draw a bar with its interval for each head and window."""
     if info.undefined is not None:
         return say_nothing(info.words, info.undefined)
-    figure = make_figure(
-        info.words, height=320, columns=max(8, 2 * len(info.windows) * len(info.heads) // 2)
-    )
+    ticks = [plain(window).replace(" training", "<br>training") for window in info.windows]
+    longest = max(len(line) for tick in ticks for line in tick.split("<br>"))
+    # Room for every label lying flat: turned ones would run into the legend.
+    wide = len(info.windows) * max(len(info.heads), -(-(8 * longest + 10) // 20))
+    figure = make_figure(info.words, height=320, columns=max(8, wide))
     for head, style, weights in zip(info.heads, info.styles, info.weights, strict=True):
         known = [e if e is not None else Estimate(undefined="not measured") for e in weights]
         figure.add_bar(
@@ -98,13 +101,20 @@ def plot_blend_weights(info: BlendWeightsInfo) -> go.Figure:
             y=[e.value for e in known],
             name=plain(shorten(head, 30)),
             marker={"color": style.colour, "pattern": hatching(style.pattern)},
-            error_y=error_bars(known),
+            error_y=error_bars(known) if any(e.low is not None for e in known) else None,
             customdata=[[plain(f"{shorten(head, 40)}: {hover(e)}")] for e in known],
             hovertemplate="%{x}: %{customdata[0]}<extra></extra>",
         )
-    figure.update_layout(barmode="group", legend={"y": -0.25, "yanchor": "top"}, margin={"b": 70})
+    figure.update_layout(barmode="group")
+    legend_below(figure, [shorten(head, 30) for head in info.heads], gap=70)
     figure.update_yaxes(title={"text": "weight (share of the total loss)"}, zeroline=True)
-    figure.update_xaxes(title={"text": f"super-epoch ({info.axis}s)"}, type="category")
+    figure.update_xaxes(
+        title={"text": f"super-epoch ({info.axis}s)"},
+        type="category",
+        tickvals=[plain(window) for window in info.windows],
+        ticktext=ticks,
+        tickangle=0,
+    )
     return figure
 
 

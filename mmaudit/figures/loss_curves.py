@@ -13,6 +13,7 @@ from mmaudit.figures.loss_parts import (
     axis_title,
     courses,
     head_styles,
+    legend_below,
     loss_subtitle,
     shown_heads,
     thinned,
@@ -126,8 +127,7 @@ def plot_loss_curves(info: LossCurvesInfo) -> go.Figure:
         figure.add_scatter(
             x=[None], y=[None], mode="lines", name=name, line={"color": "#7f8793", "dash": dash}
         )
-    figure.update_layout(legend={"y": -0.12 / deep - 0.06, "yanchor": "top"})
-    figure.update_layout(margin={"b": 50}, height=figure.layout.height + 40)
+    legend_below(figure, ("validation loss", "train loss"))
     return figure
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import plotly.graph_objects as go
+
 from mmaudit.figures.theme import NEUTRAL, Style, modality_styles
 from mmaudit.report.labels import shorten
 from mmaudit.report.loss_record import LossRecord
@@ -17,6 +19,7 @@ __all__ = [
     "axis_title",
     "courses",
     "head_styles",
+    "legend_below",
     "loss_subtitle",
     "missing_losses",
     "shown_heads",
@@ -83,6 +86,24 @@ def shown_heads(record: LossRecord) -> tuple[str, ...]:
     others = MOST_HEADS - (record.joint is not None)
     first = [head for head in record.heads if head != record.joint][:others]
     return tuple(head for head in record.heads if head in first or head == record.joint)
+
+
+def legend_below(figure: go.Figure, names: Sequence[str], *, gap: int = 58) -> None:
+    """Put the legend at the lower edge, with room of its own: it takes none from the drawing, and runs into no axis title.
+
+    Args:
+        figure: Made by :func:`~mmaudit.figures.theme.make_figure`, which has given it a height; it becomes higher.
+        names: Entries of the legend.
+        gap: Pixels between drawing and legend, for tick labels and the title of the axis.
+    """
+    entry = 50 + 7 * max((len(name) for name in names), default=0)
+    in_a_line = max(1, (figure.layout.meta["least_width"] - 60) // entry)
+    below = 24 + 20 * -(-len(names) // in_a_line)
+    figure.update_layout(
+        legend={"yref": "container", "y": 0, "yanchor": "bottom", "tracegroupgap": 0},
+        margin={"b": gap + below},
+        height=figure.layout.height + below,
+    )
 
 
 def axis_title(record: LossRecord) -> str:

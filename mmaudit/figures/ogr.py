@@ -16,6 +16,7 @@ from mmaudit.figures.loss_parts import (
     axis_title,
     courses,
     head_styles,
+    legend_below,
     loss_subtitle,
     shown_heads,
     thinned,
@@ -132,7 +133,7 @@ def plot_ogr(info: OGRInfo) -> go.Figure:
         title={"text": "dG, fall of the validation loss"}, zeroline=True, row=1, col=2
     )
     figure.update_xaxes(title={"text": info.axis}, zeroline=False)
-    figure.update_layout(legend={"y": -0.2, "yanchor": "top"}, margin={"b": 60})
+    legend_below(figure, [shorten(found.head, 30) for found in info.heads])
     return figure
 
 

@@ -45,15 +45,16 @@ def lightning_callback(
     _check_counts(steps=steps, norms=norms)
     follow = _Following(recorder, module, steps, norms)
 
-    def on_fit_start(self: Any, trainer: Any, pl_module: Any) -> None:
-        if trainer.global_step == 0 and trainer.current_epoch == 0:
-            follow.begin(pl_module)
+    # Not on_fit_start: a training that goes on from a checkpoint does not know its step yet.
+    def on_train_start(self: Any, trainer: Any, pl_module: Any) -> None:
+        follow.begin(pl_module, trainer.global_step)
 
     def on_train_batch_end(self: Any, trainer: Any, pl_module: Any, *rest: Any) -> None:
         follow.stepped(pl_module, trainer.global_step)
 
     def on_train_epoch_end(self: Any, trainer: Any, pl_module: Any) -> None:
-        follow.epoch_ended(pl_module, trainer.global_step, trainer.current_epoch + 1)
+        epoch = trainer.current_epoch + _share_of_epoch(trainer)
+        follow.epoch_ended(pl_module, trainer.global_step, epoch)
 
     def on_before_optimizer_step(self: Any, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         follow.before_step(pl_module, trainer.global_step + 1)
@@ -61,7 +62,7 @@ def lightning_callback(
     return _made(
         "LossRecorderCallback",
         _lightning_parents(),
-        (on_fit_start, on_train_batch_end, on_train_epoch_end, on_before_optimizer_step),
+        (on_train_start, on_train_batch_end, on_train_epoch_end, on_before_optimizer_step),
     )
 
 
@@ -95,14 +96,13 @@ def trainer_callback(
     follow = _Following(recorder, module, steps, norms)
 
     def on_train_begin(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        if state.global_step == 0:
-            follow.begin(rest["model"])
+        follow.begin(rest["model"], state.global_step)
 
     def on_step_end(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
         follow.stepped(rest["model"], state.global_step)
 
     def on_epoch_end(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        follow.epoch_ended(rest["model"], state.global_step, round(state.epoch))
+        follow.epoch_ended(rest["model"], state.global_step, state.epoch)
 
     def on_pre_optimizer_step(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
         follow.before_step(rest["model"], state.global_step + 1)
@@ -121,19 +121,21 @@ class _Following:
         self, recorder: LossRecorder, module: str | None, steps: int | None, norms: int | None
     ) -> None:
         self._recorder, self._module, self._steps, self._norms = recorder, module, steps, norms
-        self._last = -1
+        self._last = 0
 
-    def begin(self, model: nn.Module) -> None:
-        """Before the first step."""
-        self._record(model, 0, 0 if self._steps is None else None)
+    def begin(self, model: nn.Module, step: int) -> None:
+        """Before the first step, or where a training goes on."""
+        self._last = step
+        if step == 0:
+            self._record(model, 0, 0 if self._steps is None else None)
 
     def stepped(self, model: nn.Module, step: int) -> None:
-        """After a batch; with gradient accumulation several of them belong to one step."""
-        if self._steps is not None and step % self._steps == 0 and step > max(self._last, 0):
+        """After a batch; with gradient accumulation several of them belong to one step, with several optimisers it is several."""
+        if self._steps is not None and step // self._steps > self._last // self._steps:
             self._record(model, step, None)
 
-    def epoch_ended(self, model: nn.Module, step: int, epoch: int) -> None:
-        """After an epoch."""
+    def epoch_ended(self, model: nn.Module, step: int, epoch: float) -> None:
+        """After an epoch; a training that ends within one has finished a part of it."""
         if self._steps is None:
             self._record(model, step, epoch)
 
@@ -142,7 +144,7 @@ class _Following:
         if self._norms is not None and step % self._norms == 0:
             self._recorder.norms(self._part(model), step=step)
 
-    def _record(self, model: nn.Module, step: int, epoch: int | None) -> None:
+    def _record(self, model: nn.Module, step: int, epoch: float | None) -> None:
         self._last = step
         self._recorder.record(self._part(model), step=step, epoch=epoch)
 
@@ -156,6 +158,13 @@ class _Following:
             raise SpecError(
                 f"the {type(model).__name__} has no module '{self._module}'; its parts are {names}."
             ) from None
+
+
+def _share_of_epoch(trainer: Any) -> float:
+    """How much of the running epoch Lightning has done: a training may end within one (``max_steps``, ``max_time``)."""
+    total = trainer.num_training_batches
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return min(done / total, 1.0) if isinstance(total, int) and total > 0 else 1.0
 
 
 def _lightning_parents() -> tuple[type, ...]:

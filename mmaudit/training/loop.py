@@ -187,12 +187,7 @@ def train(
                 hooks=hooks or Hooks(),
                 identity=dict(identity or {}),
                 progress=progress or (lambda step: None),
-                accelerator=Accelerator(
-                    cpu=device == "cpu",
-                    mixed_precision="no",
-                    # A method may leave out parameters in some of its losses; the joint one may in a user's model, too.
-                    kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-                ),
+                accelerator=_accelerator(cpu=device == "cpu"),
             )
             return run.execute(resume=resume)
         finally:
@@ -200,6 +195,21 @@ def train(
             trained.zero_grad(set_to_none=True)
             trained.to(home)
             model.to(home)
+
+
+def _accelerator(*, cpu: bool) -> Accelerator:
+    try:
+        return Accelerator(
+            cpu=cpu,
+            mixed_precision="no",
+            # A method may leave out parameters in some of its losses; the joint one may in a user's model, too.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    except ValueError:  # its state is one for the process
+        raise ModelError(
+            "this process has already trained with other settings of accelerate (as mixed precision); start this training in a process "
+            "of its own, as mmaudit retrain does."
+        ) from None
 
 
 class _Loss(nn.Module):

@@ -7,13 +7,16 @@ both splits, in evaluation mode, at the same weights; the training does not noti
 
 from __future__ import annotations
 
+import math
+import operator
 import os
 import sys
 import time
 import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import nn
@@ -34,6 +37,7 @@ from mmaudit.evidence.head_losses import (
 )
 from mmaudit.evidence.loss_file import (
     ABOUT,
+    NONFINITE,
     LossFile,
     described_heads,
     row_lines,
@@ -78,7 +82,8 @@ class LossRecorder:
 
     The model, its gradients and all random states are left as they were. The data is read by position in this process, so that
     a dataset that draws from a generator of its own has to be given as a copy; give it without augmentation, too. With several
-    processes the first one alone measures and writes, and the others go on to their next step, where they wait for it.
+    processes the first one alone measures and writes, and the others go on to their next step, where they wait for it. Losses are
+    measured in the model's own precision, also where the training runs under autocast, unless ``precision`` says otherwise.
 
     Args:
         path: The ``.jsonl`` file. Beside it the map of its series is written.
@@ -86,7 +91,7 @@ class LossRecorder:
         train: Training data, as :func:`mmaudit.audit` takes data: a DataLoader, arrays, a file, an iterable of batches.
         validation: Held-out data that the training does not learn from; not the test data.
         heads: Modality -> path of its own head's scores in what the model returns.
-        every: Of the epochs (of the steps, where no epoch is given) only multiples of it are recorded.
+        every: Only multiples of so many epochs (steps, where no epoch is given) are recorded.
         train_samples: How many training samples: ``matched`` is as many as are validated on, ``all`` all of them. They are drawn once.
         validation_samples: At most so many; left out: all.
         empty: What the empty coalition counts in a response, see :class:`~mmaudit.typing.EmptyRule`.
@@ -94,7 +99,8 @@ class LossRecorder:
         seed: Of the draw of samples and of random masks.
         directory: What relative paths and imports of the spec begin at.
         resume: Go on with a log that is there. What it holds from the first step that is then recorded on is cut off: an
-            interrupted run had written it beyond the checkpoint that the training goes on from.
+            interrupted run had written it beyond the checkpoint that the training goes on from. The same where the training goes
+            back to an earlier step later; otherwise that is refused, since a log is of one training.
 
     Raises:
         SpecError: If the spec or a head is wrong.
@@ -134,7 +140,7 @@ class LossRecorder:
             assert isinstance(self.spec, AuditSpec)
             directory = home_of(Path(spec), self.spec)
         self.own = known_heads(heads, self.spec)
-        _check_settings(self.spec, every, train_samples, validation_samples, precision)
+        _check_settings(self.spec, every, train_samples, validation_samples, precision, empty, seed)
         self.path, self.every, self.empty = Path(path), every, empty
         self._dtype = None if precision == "float32" else getattr(torch, precision)
         self._seed, self._directory = seed, directory
@@ -173,25 +179,29 @@ class LossRecorder:
         Args:
             model: The one that is trained, in whatever mode; ``torch.compile`` and data-parallel wrappers are looked through.
             step: Optimiser steps taken so far.
-            epoch: Epochs finished; 0 is the model before training.
+            epoch: Epochs finished, 0 for the model before training; a fraction within an epoch.
 
         Returns:
             Series -> loss, ``{"train/audio_loss": 0.31, ...}``; NaN where no sample has finite outputs. ``None`` where nothing was
             measured: the epoch is not one of those recorded, or this is not the first process.
 
         Raises:
+            SpecError: If the step or the epoch is no number of that kind.
             ModelError: If the model cannot be called as the spec says, or its parameters lie on several processes.
             DataError: If a split cannot be read.
+            RecordError: If the step lies before one that was recorded, without ``resume``; or the log cannot be written.
         """
-        count = step if epoch is None else round(epoch)
-        if not _first_process() or count % self.every:
+        step, epoch = _place(step, epoch)
+        count = (step if epoch is None else epoch) / self.every
+        # Sums of fractions of epochs are whole numbers but for rounding.
+        if not _first_process() or (self.every > 1 and abs(count - round(count)) > 1e-6):
             return None
         began = time.perf_counter()
         inner = unwrapped(model)
         _check_whole(inner)
         told: dict[str, float] = {}
         lines = ""
-        with left_as_it_came(inner), torch.no_grad():
+        with _measured(inner):
             for split in _SPLITS:
                 collector = self._losses(inner, self._sources[split])
                 means = collector.sums.means()
@@ -199,15 +209,14 @@ class LossRecorder:
                 told |= {f"{split}/{name}": value for name, value in values.items()}
                 lines += row_lines(step=step, epoch=epoch, split=split, values=values)
                 if collector.sums.nonfinite:
-                    left_out = {"nonfinite_samples": float(collector.sums.nonfinite)}
+                    left_out = {NONFINITE: float(collector.sums.nonfinite)}
                     lines += row_lines(step=step, epoch=epoch, split=split, values=left_out)
         self._records += 1
         self._seconds += time.perf_counter() - began
         spent = self.cost
         values = {"passes": spent.passes, "seconds": spent.seconds, "share": spent.share}
-        self._file.append(
-            lines + row_lines(step=step, epoch=epoch, split="cost", values=values), step=step
-        )
+        lines += row_lines(step=step, epoch=epoch, split="cost", values=values)
+        self._file.append(lines, step=step, kind="losses")
         return told
 
     def norms(self, model: nn.Module, *, step: int, epoch: float | None = None) -> None:
@@ -226,14 +235,16 @@ class LossRecorder:
         Raises:
             SpecError: If the branches of the spec are not the model's.
             ModelError: If the model cannot be called as the spec says, or its parameters lie on several processes.
+            RecordError: As :meth:`record`.
         """
+        step, epoch = _place(step, epoch)
         if not _first_process():
             return
         began = time.perf_counter()
         inner = unwrapped(model)
         _check_whole(inner)
         if self._groups is None:
-            with left_as_it_came(inner):
+            with _measured(inner), torch.enable_grad():
                 collector = self._collector(inner, self._sources["train"], None, None)
                 source = self._sources["train"].first()
                 with described(source):
@@ -241,9 +252,8 @@ class LossRecorder:
                     self._groups = parameter_groups(inner, self.spec, prepared)
         values = group_norms(inner, self._groups)
         self._seconds += time.perf_counter() - began
-        self._file.append(
-            row_lines(step=step, epoch=epoch, split="norms", values=values), step=step
-        )
+        lines = row_lines(step=step, epoch=epoch, split="norms", values=values)
+        self._file.append(lines, step=step, kind="norms")
 
     # Measuring.
 
@@ -353,14 +363,62 @@ class _Alone(Processes):
         self.rank, self.number, self._state, self.device = 0, 1, None, device
 
 
+@contextmanager
+def _measured(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients, and the model's own precision, whatever the training around it runs in."""
+    with ExitStack() as stack:
+        stack.enter_context(left_as_it_came(model))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.autocast(model_device(model).type, enabled=False))
+        own = model.__dict__
+        if "_original_forward" in own and "forward" in own:
+            # accelerate, and with it the Hugging Face trainer, wraps autocast around the instance's forward.
+            stack.callback(own.__setitem__, "forward", own["forward"])
+            own["forward"] = own["_original_forward"]
+        yield
+
+
 def _first_process() -> bool:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank() == 0
     return os.environ.get("RANK", "0") in ("", "0")
 
 
+def _place(step: Any, epoch: Any) -> tuple[int, float | None]:
+    """Step and epoch as numbers that JSON has: those of numpy and torch are none.
+
+    Raises:
+        SpecError: If they are no such numbers.
+    """
+    try:
+        number = operator.index(step)
+    except TypeError:
+        number = -1
+    if number < 0 or isinstance(step, bool):
+        raise SpecError(
+            f"step is {step!r}; expected the number of optimiser steps taken, an integer of at least 0."
+        )
+    if epoch is None:
+        return number, None
+    try:
+        value = float("nan") if isinstance(epoch, (str, bool)) else float(epoch)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not (math.isfinite(value) and value >= 0):
+        raise SpecError(
+            f"epoch is {epoch!r}; expected the number of epochs finished, at least 0, or nothing."
+        )
+    return number, int(value) if value.is_integer() else value
+
+
 def _check_settings(
-    spec: MaskingSpec, every: int, train_samples: Any, validation_samples: Any, precision: str
+    spec: MaskingSpec,
+    every: int,
+    train_samples: Any,
+    validation_samples: Any,
+    precision: str,
+    empty: str,
+    seed: Any,
 ) -> None:
     """Refuse what cannot be meant.
 
@@ -381,6 +439,10 @@ def _check_settings(
         )
     if precision not in ("float32", "bfloat16", "float16"):
         raise SpecError(f"precision '{precision}' is none; there are float32, bfloat16, float16.")
+    if empty not in get_args(EmptyRule):
+        raise SpecError(f"empty is {empty!r}; expected one of {', '.join(get_args(EmptyRule))}.")
+    if not isinstance(seed, int) or seed < 0:
+        raise SpecError(f"seed is {seed!r}; expected an integer of at least 0.")
 
 
 def _is_count(value: Any) -> bool:

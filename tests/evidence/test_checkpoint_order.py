@@ -34,6 +34,12 @@ def places(folder, names, pattern="*"):
         ),
         (["first.pt", "second.pt"], [(0, None), (1, None)], "order of the names"),
         (["Epoch 3.pt", "Epoch 11.pt"], [(3, None), (11, None)], "epochs"),
+        (["epoch=0.5.ckpt", "epoch=1.25.ckpt"], [(0.5, None), (1.25, None)], "epochs"),
+        # A score with a point, and a number that all names have, order nothing.
+        (["e1_loss0.53.pt", "e2_loss0.43.pt"], [(1, None), (2, None)], "last numbers"),
+        (["2-resnet18.pt2", "10-resnet18.pt2"], [(2, None), (10, None)], "last numbers"),
+        (["part_1_of_3.pt", "part_3_of_3.pt"], [(1, None), (3, None)], "last numbers"),
+        (["net.9", "net.10"], [(9, None), (10, None)], "last numbers"),
     ],
 )
 def test_checkpoints_come_in_the_order_of_the_training(tmp_path, names, ordered, order):
@@ -66,12 +72,41 @@ def test_several_patterns_and_one_file(tmp_path):
     assert single.label == "epoch3.pt"
 
 
+def test_one_file_named_twice_is_one(tmp_path, monkeypatch):
+    places(tmp_path, ["epoch1.pt", "epoch2.pt"])
+    monkeypatch.chdir(tmp_path)
+    found, _ = find_checkpoints(["epoch1.pt", str(tmp_path / "*.pt")])
+    assert [place.epoch for place in found] == [1, 2]
+
+
+def test_brackets_in_names_are_letters_where_such_a_file_is_there(tmp_path):
+    places(tmp_path, ["run[1]/ep[2].pt", "run[1]/ep[10].pt"], "**/*.pt")
+    found, _ = find_checkpoints([tmp_path / "run[1]" / "ep[10].pt", tmp_path / "run[1]" / "ep[2].pt"])  # fmt: skip
+    assert [place.path.name for place in found] == ["ep[2].pt", "ep[10].pt"]
+
+
+def test_numbers_of_folders_count(tmp_path):
+    found, _ = places(tmp_path, ["9/model.pt", "10/model.pt"], "*/model.pt")
+    assert [place.epoch for place in found] == [9, 10]
+
+
+def test_a_folder_of_checkpoints_is_none(tmp_path):
+    places(tmp_path, ["run/a.ckpt", "run/b.ckpt"], "**/*.ckpt")
+    with pytest.raises(SpecError, match=r"folder of 2 checkpoints.*run/\*\.ckpt'"):
+        find_checkpoints(tmp_path / "run")
+    with pytest.raises(SpecError, match="no checkpoints are named"):
+        find_checkpoints([])
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [
         (["epoch1.pt", "last.pt"], "'last.pt' says no epoch in its name where 'epoch1.pt' does"),
         (["epoch=1.ckpt", "epoch=1-v1.ckpt"], "say the same epoch"),
         ([], "no checkpoint matches"),
+        (["model_1.pt", "model_2.pt", "model_final.pt"], "are not named alike"),
+        (["a1b2.pt", "a2b1.pt"], "several numbers that would order them differently"),
+        (["seed1_5.pt", "seed1_6.pt", "seed2_5.pt"], "no number of their own"),
     ],
 )
 def test_what_is_not_clear_is_refused(tmp_path, names, said):

@@ -68,6 +68,26 @@ def test_blend_weights(one):
     assert len(rows_of(blend_weights_table(info))) == 6
 
 
+def test_bars_have_intervals_only_where_there_are_some(one, five):
+    for record, there in ((one, False), (five, True)):
+        bars = draw_losses(record)["blend_weights"].data
+        assert all((bar.error_y.array is not None) == there for bar in bars)
+
+
+def test_a_long_legend_takes_nothing_from_the_drawing(tmp_path):
+    heights = []
+    for number in (2, 12):
+        path = tmp_path / f"{number}.csv"
+        names = [f"a modality of many words {i}" for i in range(number)]
+        columns = {f"{s}_{name}_loss": planted("audio")[k] for name in names for k, s in enumerate(("train", "val"))}  # fmt: skip
+        path.write_text(log_text(heads=(), columns=columns))
+        heads = {name: {"train": f"train_{name}_loss", "validation": f"val_{name}_loss"} for name in names}  # fmt: skip
+        layout = draw_losses(ogr(path, map={"heads": heads}).record)["ogr"].layout
+        heights.append(layout.height - layout.margin.b - layout.margin.t)
+        assert layout.margin.b >= 20 * number
+    assert abs(heights[0] - heights[1]) < 5
+
+
 @pytest.mark.parametrize("key", LOSS_FIGURES)
 def test_all_draw(one, five, key):
     for record in (one, five):

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -276,3 +278,13 @@ def test_loading_in_another_process_changes_nothing(tmp_path):
     recipe = RECIPE.model_copy(update={"epochs": 1})
     here, there = run(tmp_path / "here", recipe), run(tmp_path / "there", recipe, workers=1)
     assert same(load_file(here.weights), load_file(there.weights))
+
+
+def test_a_process_that_trained_in_another_precision_is_told_so(tmp_path):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        Accelerator(cpu=True, mixed_precision="bf16")
+        with pytest.raises(ModelError, match="in a process of its own"):
+            run(tmp_path)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)

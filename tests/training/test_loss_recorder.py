@@ -323,6 +323,9 @@ def test_a_gate_that_opens_later_is_seen(tmp_path):
         ({"heads": {"sound": "x"}}, "'sound' is no modality; there are signal, noise"),
         ({"heads": {"signl": "x"}}, "did you mean 'signal'"),
         ({"heads": {"signal": 3}}, "expected the path"),
+        ({"heads": ["signal"]}, "heads is a list; expected a mapping"),
+        ({"empty": "none"}, "empty is 'none'; expected one of exact, zero"),
+        ({"seed": -1}, "seed is -1"),
         ({"every": 0}, "every is 0"),
         ({"train_samples": "some"}, "'matched' or 'all'"),
         ({"validation_samples": 0}, "validation_samples is 0"),
@@ -334,6 +337,87 @@ def test_a_gate_that_opens_later_is_seen(tmp_path):
 def test_what_cannot_be_meant(tmp_path, options, said):
     with pytest.raises(SpecError, match=said):
         recorder(tmp_path / "losses.jsonl", **options)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"step": -1},
+        {"step": 1.5},
+        {"step": "x"},
+        {"step": True},
+        {"step": 0, "epoch": math.nan},
+        {"step": 0, "epoch": -1},
+        {"step": 0, "epoch": "1"},
+    ],
+)
+def test_places_that_are_none(tmp_path, place):
+    log = recorder(tmp_path / "losses.jsonl")
+    for measure in (log.record, log.norms):
+        with pytest.raises(SpecError, match="expected the number of"):
+            measure(TwoHeads(), **place)
+    assert not (tmp_path / "losses.jsonl").exists()
+
+
+def test_numbers_of_other_libraries_and_parts_of_epochs(tmp_path):
+    path, model = tmp_path / "losses.jsonl", TwoHeads()
+    log = recorder(path, every=2)
+    log.record(model, step=torch.tensor(3), epoch=np.float32(2))
+    assert log.record(model, step=np.int64(4), epoch=2.5) is None
+    log.record(model, step=5, epoch=sum([0.1] * 40))
+    assert [(row["step"], row["epoch"]) for row in rows_of(path, "train")][::3] == [
+        (3, 2),
+        (5, pytest.approx(4)),
+    ]
+
+
+def test_a_training_that_goes_back(tmp_path):
+    path, model = tmp_path / "losses.jsonl", TwoHeads()
+    log = recorder(path)
+    log.record(model, step=20, epoch=2)
+    log.norms(model, step=21)
+    log.record(model, step=20, epoch=2)  # norms are a series of their own
+    held = path.read_text()
+    with pytest.raises(RecordError, match="step 10 lies before step 20"):
+        log.record(model, step=10, epoch=1)
+    assert path.read_text() == held
+    again = recorder(path, resume=True)
+    for epoch in (3, 4, 1, 2):
+        again.record(model, step=10 * epoch, epoch=epoch)
+    assert [row["step"] for row in rows_of(path, "train")][::3] == [10, 20]
+
+
+def test_a_training_under_autocast_does_not_change_the_losses(tmp_path):
+    torch.manual_seed(0)
+    model = TwoHeads()
+    plain = recorder(tmp_path / "a.jsonl", heads={"noise": "by_noise"}).record(model, step=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = recorder(tmp_path / "b.jsonl", heads={"noise": "by_noise"}).record(model, step=0)
+    assert inside == plain
+
+
+@pytest.mark.parametrize("heads", [HEADS, {"noise": "by_noise"}])
+def test_heads_are_compared_on_the_same_samples(tmp_path, heads):
+    class Broken(TwoHeads):
+        """The head of the noise has no answer to two samples, which the joint output has."""
+
+        def forward(self, signal, noise):
+            out = super().forward(signal, noise)
+            lost = (noise[:, :1] - lost_at).abs().min(1, keepdim=True).values < 1e-6
+            return {**out, "by_noise": out["by_noise"].masked_fill(lost, float("nan"))}
+
+    lost_at = TRAIN["noise"][[3, 40], 0]
+    torch.manual_seed(0)
+    path, model = tmp_path / "losses.jsonl", Broken()
+    found = recorder(path, heads=heads).record(model, step=0)
+    kept = [i for i in range(60) if i not in (3, 40)]
+    with torch.no_grad():
+        out = model(TRAIN["signal"][kept], TRAIN["noise"][kept])
+    for head, name in (("joint", "logits"), ("noise", "by_noise")):
+        expected = F.cross_entropy(out[name], TRAIN["y"][kept]).item()
+        assert found[f"train/{head}_loss"] == pytest.approx(expected, rel=1e-5)
+    (left_out,) = [row for row in rows_of(path) if row["name"] == "nonfinite_samples"]
+    assert (left_out["split"], left_out["value"]) == ("train", 2)
 
 
 def test_heads_and_data_that_are_not_there(tmp_path):

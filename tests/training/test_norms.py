@@ -124,6 +124,31 @@ def test_recorded_norms_give_the_known_speeds(tmp_path):
     np.testing.assert_allclose(found.difference, [1.079181, 0.948847], atol=1e-6)
 
 
+def test_steps_without_norms_that_count_are_left_out(tmp_path):
+    def write(path, steps):
+        rows = [{"about": "norms"}]
+        for step, gradients, weights in steps:
+            for branch, gradient, weight in zip(("zero", "one"), gradients, weights, strict=True):
+                for group in ("own", "crossing"):
+                    for what, norm in (("gradient", gradient), ("weight", weight)):
+                        row = {"step": step, "split": "norms", "name": f"{branch} {group} {what}"}
+                        rows.append({**row, "value": norm})
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    inf, nan = "Infinity", "NaN"
+    steps = [(1, (1, 2), (4, 0)), (2, (inf, 2), (4, 4)), (3, (1, 3), (4, 4)), (4, (1, nan), (4, 4)), (5, (1, 1), (4, 4))]  # fmt: skip
+    found = learning_speeds(write(tmp_path / "some.jsonl", steps))
+    assert found.step.tolist() == [3, 5] and found.left_out.tolist() == [1, 2, 4]
+    assert found.own.tolist() == [[0.25, 0.25], [0.75, 0.25]]
+    assert found.speed.tolist() == [[0, 0], [0, 0]]
+    frame = found.to_frame()
+    assert list(frame) == ["step", "branch", "own", "crossing", "speed"]
+    assert frame[frame["branch"] == "one"]["own"].tolist() == [0.75, 0.25]
+    with pytest.raises(LogError, match="no norms that count: at all 2 recorded steps"):
+        learning_speeds(write(tmp_path / "none.jsonl", [steps[0], steps[1]]))
+
+
 def test_three_branches_and_frozen_parameters(tmp_path):
     torch.manual_seed(0)
     model = Branches((4, 64, 2))
