@@ -107,7 +107,8 @@ def read_losses(
         map: Which series are whose, or a YAML file that says so; left out, it is guessed by their names and told in ``guessed``.
         form: Format of the logs: ``csv``, ``jsonl``, ``json``, ``lightning``, ``tensorboard``, ``huggingface``, ``mlflow``, ``wandb``;
             left out, it is found by what they hold.
-        columns: Which column of a table is what; left out, what the map says of them, else their names.
+        columns: Which column of a table is what: a mapping with any of ``step``, ``epoch``, ``run``, ``name``, ``value``, ``split``, as in
+            ``{"epoch": "ep", "split": "phase"}``; left out, what the map says of them, else found by names and content, and told in ``notes``.
 
     Returns:
         Losses at common checkpoints with what makes them doubtful.
@@ -207,7 +208,8 @@ def _columns(columns: Columns | Mapping[str, Any]) -> Columns:
     wrong = [value for value in columns.values() if not isinstance(value, str | None)]
     if unknown or wrong:
         raise LogError(
-            f"columns: {said(repr((unknown or wrong)[0]))} is none; expected names of columns for {', '.join(Columns.model_fields)}."
+            f"columns: {said(repr((unknown or wrong)[0]))} is none; expected names of columns for {', '.join(Columns.model_fields)}, "
+            "as in columns: {epoch: ep, split: phase}."
         )
     return Columns.model_validate(dict(columns))
 

@@ -28,7 +28,7 @@ def ogr(
         list[Path],
         typer.Argument(
             metavar="LOGS...",
-            help="Files or folders; several runs count as repeats of one training.",
+            help="Files or folders of logs; several runs count as repeats of one training.",
             show_default=False,
         ),
     ],
@@ -37,7 +37,16 @@ def ogr(
         typer.Option(
             "--map",
             metavar="FILE",
-            help="Which series are whose, as YAML.  [default: guessed by their names, and shown]",
+            help="Which series are whose, as YAML (below).  [default: guessed by their names, and shown]",
+            show_default=False,
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=NAME",
+            help="Which column of a table is the step, epoch, run, name, value or split, as in split=phase; may be repeated.  "
+            "[default: what the map says, else found by names and content]",
             show_default=False,
         ),
     ] = None,
@@ -91,7 +100,16 @@ def ogr(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
-    """Say which head of a model overfits first, from the losses its training logged."""
+    """Say which head of a model overfits first, from the losses its training logged.
+
+    A map says which series are the losses of which head, and where a table needs it, which of its columns are what:
+
+    \b
+      heads:
+        audio: {train: train/audio_loss, validation: val/audio_loss}
+        joint: {train: train/loss, validation: val/loss}
+      columns: {epoch: ep, split: phase}
+    """  # noqa: D301  the mark must reach click, which then keeps the lines
     from mmaudit.exceptions import RecordError
     from mmaudit.report.loss_record import LOSS_RECORD_NAME
     from mmaudit.report.store import write_text_atomic
@@ -110,7 +128,9 @@ def ogr(
             raise RecordError(
                 f"{path} exists already; choose another name, or say --force to replace it"
             )
-    found = read_losses(logs, map=map_file, form=form)
+    found = read_losses(
+        logs, map=map_file, form=form, columns=_named_columns(columns) if columns else None
+    )
     if run:
         found = found.select(*run)
     report = measure(
@@ -142,3 +162,16 @@ def ogr(
         say(
             f"\nThe heads were guessed by the names of the series. To correct that: mmaudit ogr {places}{more} --save-map heads.yaml"
         )
+
+
+def _named_columns(given: list[str]) -> dict[str, str]:
+    """Columns from ``split=phase``."""
+    found = {}
+    for text in given:
+        key, sign, name = text.partition("=")
+        if not (sign and key and name) or key in found:
+            raise typer.BadParameter(
+                f"--columns {text}: expected KEY=NAME, each key once, as in --columns split=phase"
+            )
+        found[key] = name
+    return found

@@ -17,6 +17,8 @@ __all__ = ["JOINT", "HeadMap", "LossMap", "read_map"]
 JOINT = "joint"
 """Name of the head that sees all modalities, unless a map names another."""
 
+_EXPECTED = "heads: {audio: {train: NAME, validation: NAME}, ...}, and where they are needed joint: HEAD and columns: {...}"
+_COLUMNS = "columns: {epoch: ep, split: phase}"
 _MOST_HEADS = 100
 _LARGEST_MAP = 100_000
 _MOST_NESTED = 1_000
@@ -37,7 +39,14 @@ class LossMap(BaseModel):
     Args:
         heads: Name -> series, in the order in which they are shown: modalities, and the joint head.
         joint: Name of the joint head; left out: ``joint`` where there is such a head, else none.
-        columns: Which column of a table is what.
+        columns: Which column of a table is what: ``step``, ``epoch``, ``run``, ``name``, ``value``, ``split``, each the name of one.
+
+    As a file, of a log that is a table with rows for each split::
+
+        heads:
+          audio: {train: train/audio_loss, validation: val/audio_loss}
+          joint: {train: train/loss, validation: val/loss}
+        columns: {epoch: ep, split: phase}
 
     Example:
         >>> found = read_map({"heads": {"audio": {"train": "a/train", "validation": "a/val"}}})
@@ -93,19 +102,112 @@ def read_map(source: LossMap | Mapping[str, Any] | Path | str) -> LossMap:
     if isinstance(source, LossMap):
         return source
     name = "the map of losses"
-    if not isinstance(source, Mapping):
+    content: Any = source
+    if isinstance(source, (str, Path)):
         name = said(Path(source).name)
-        source = _parsed(Path(source))
+        content = _parsed(Path(source))
     try:
-        return LossMap.model_validate(source)
+        fault = _fault(content)
+        if fault is None:
+            return LossMap.model_validate(_with_texts(content))
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = said(".".join(map(str, fault["loc"])) or "it")
-        raise LogError(
-            f"{name}: {where}: {said(fault['msg'], 200)}; expected heads, each with the names of its 'train' and 'validation' series."
-        ) from None
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        fault = f"{'.'.join(map(str, first['loc']))} cannot be used"
     except RecursionError:
-        raise LogError(f"{name} is nested too deep for a map of losses.") from None
+        fault = "it is nested too deep"
+    expected = "" if fault.endswith(_COLUMNS) else f"; expected {_EXPECTED}"
+    raise LogError(f"{name}: {said(fault, 300)}{expected}.")
+
+
+def _fault(source: Any) -> str | None:
+    """What is wrong with a map, in words."""
+    if not isinstance(source, Mapping):
+        return f"it is {_kind(source)}, not a map of losses"
+    unknown = [key for key in source if key not in LossMap.model_fields]
+    if unknown:
+        return f"'{said(str(unknown[0]))}' is no part of a map of losses ({', '.join(LossMap.model_fields)})"
+    heads = source.get("heads")
+    if heads is None:
+        alone = " (columns alone are said by --columns KEY=NAME)" if "columns" in source else ""
+        return f"heads is missing{alone}"
+    if not isinstance(heads, Mapping):
+        return f"heads is {_kind(heads)}, not names with their series"
+    if not 1 <= len(heads) <= _MOST_HEADS:
+        return f"heads has {len(heads):,} heads, not 1 to {_MOST_HEADS}"
+    for head, pair in heads.items():
+        fault = None if isinstance(pair, HeadMap) else _fault_of_pair(head, pair)
+        if fault is not None:
+            return fault
+    joint = source.get("joint")
+    if joint is not None and _text(joint) not in map(_text, heads):
+        return f"joint is '{said(str(joint))}', which is no head ({', '.join(said(str(head)) for head in heads)})"
+    columns = source.get("columns")
+    return None if columns is None or isinstance(columns, Columns) else _fault_of_columns(columns)
+
+
+def _fault_of_pair(head: Any, pair: Any) -> str | None:
+    where = f"heads.{said(str(head))}"
+    if _text(head) is None:
+        return f"{where} is {_kind(head)}, not a name; put it into quotes"
+    if not isinstance(pair, Mapping):
+        return f"{where} is {_kind(pair)}, not the names of its 'train' and 'validation' series"
+    for key in pair:
+        if key not in HeadMap.model_fields:
+            return (
+                f"{where}.{said(str(key))} is no part of a head, which has 'train' and 'validation'"
+            )
+    for key in HeadMap.model_fields:
+        if pair.get(key) is None:
+            return f"{where}.{key} is missing"
+        if _text(pair[key]) is None:
+            return f"{where}.{key} is {_kind(pair[key])}, not the name of a series"
+    return None
+
+
+def _fault_of_columns(columns: Any) -> str | None:
+    known = ", ".join(Columns.model_fields)
+    if not isinstance(columns, Mapping):
+        return (
+            f"columns is {_kind(columns)}; it names columns of a table ({known}), as in {_COLUMNS}"
+        )
+    for key, value in columns.items():
+        if key not in Columns.model_fields:
+            return f"columns.{said(str(key))} is no column that can be named ({known}), as in {_COLUMNS}"
+        if value is not None and _text(value) is None:
+            return f"columns.{key} is {_kind(value)}, not the name of a column, as in {_COLUMNS}"
+    return None
+
+
+def _text(value: Any) -> str | None:
+    """A name; YAML reads a column that is called ``0`` as a number."""
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _with_texts(source: Mapping[str, Any]) -> dict[str, Any]:
+    """The map with names in place of numbers, as far as it goes deep."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {_text(key): named(item) for key, item in value.items()}
+        return value if _text(value) is None else _text(value)
+
+    return {key: named(value) for key, value in source.items() if value is not None}
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "empty"
+    if isinstance(value, str):
+        return f"the text '{said(value, 40)}'"
+    return (
+        "a list"
+        if isinstance(value, list)
+        else f"{said(str(value), 40)}"
+        if not isinstance(value, Mapping)
+        else "a mapping"
+    )
 
 
 def _parsed(path: Path) -> Any:
@@ -126,9 +228,15 @@ def _parsed(path: Path) -> Any:
                 f"{said(path.name)} has YAML aliases, which a map of losses may not have."
             )
         return yaml.safe_load(text)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        if isinstance(error, LogError):
-            raise
+    except LogError:
+        raise
+    except UnicodeDecodeError:
         raise LogError(
-            f"{said(str(path), 200)} cannot be read as a map of losses ({type(error).__name__})."
+            f"{said(path.name)} cannot be read as a map of losses: it is no text in UTF-8; expected {_EXPECTED}."
+        ) from None
+    except (OSError, yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        why = f"it is no YAML from line {mark.line + 1} on" if mark else type(error).__name__
+        raise LogError(
+            f"{said(str(path), 200)} cannot be read as a map of losses: {why}; expected {_EXPECTED}."
         ) from None

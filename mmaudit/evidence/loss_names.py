@@ -2,55 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from mmaudit.evidence.loss_map import JOINT, HeadMap, LossMap
 from mmaudit.evidence.readers.base import Columns, Run, counted, listed, said
-from mmaudit.evidence.readers.joining import split_of
+from mmaudit.evidence.readers.names import JOINT_KINDS, LossName, read_name
 from mmaudit.exceptions import LogError
 
 __all__ = ["Guess", "LossName", "guess_map", "of_test_set", "read_name"]
 
-_LOSSES = {"loss", "losses", "nll", "ce", "bce", "xent", "mse", "crossentropy", "criterion", "objective"}  # fmt: skip
-_NO_LOSSES = {
-    "scale", "scaler", "scaling", "weight", "weights", "ratio", "grad", "gradient", "gradnorm", "lr", "best", "min",
-    "max", "std", "var", "variance", "coef", "coefficient", "lambda", "count", "time", "vs", "delta", "diff", "gap",
-    "change", "ema", "smoothed", "smooth", "ogr", "acc", "accuracy",
-}  # fmt: skip
-_EVERY = {
-    "step", "epoch", "batch", "iter", "avg", "mean", "average", "clean", "metric", "metrics", "log", "logs", "scalar",
-    "scalars", "model", "net", "network", "value", "running", "per", "sample", "samples", "set", "data", "monitor",
-    "loop", "end", "curve", "curves", "summary", "phase", "stage", "cross", "entropy", "history",
-}  # fmt: skip
-_KINDS: tuple[tuple[str, set[str]], ...] = (
-    ("fusion", {"joint", "fusion", "fused", "fuse", "multimodal", "multi", "modal", "concat"}),
-    ("whole", {"av", "mm", "main", "mix", "mixed"}),
-    ("loss", set()),
-    ("total", {"total", "all", "overall", "combined", "full", "sum", "summed"}),
-)
-"""What a loss of all modalities is called, the surest first; a total is most often a sum of several losses."""
-
-_WORDS = re.compile(r"[^\W_]+", re.UNICODE)
-_CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_LONGEST_NAME = 200
-
-
-class LossName(NamedTuple):
-    """The name of a series, read as that of a loss."""
-
-    split: str | None
-    """``train``, ``validation`` or ``test``; ``None`` where it says none."""
-    head: str
-    """Words that are left over, joined by ``_``; empty where none is."""
-    joint: str | None
-    """Which kind of loss of all modalities it is; ``None`` where it is of one head."""
-    rank: tuple[bool, ...]
-    """The smaller, the better it stands for its head where several series do."""
+_BETWEEN = {"and", "plus", "with", "x", "n"}
+_MOST_PARTS = 12
+_NOTES = 3
 
 
 class Guess(NamedTuple):
@@ -59,36 +26,6 @@ class Guess(NamedTuple):
     map: LossMap
     sentences: tuple[str, ...]
     """What was taken for what, and what was left out."""
-
-
-def read_name(name: str) -> LossName | None:
-    """Read the name of a series; ``None`` where it is no loss.
-
-    Example:
-        >>> read_name("train/audio_loss")[:3], read_name("valFusionLoss")[:3], read_name("val_acc")
-        (('train', 'audio', None), ('validation', 'fusion', 'fusion'), None)
-    """
-    parts = [_words(part) for part in re.split(r"[/|]", name[:_LONGEST_NAME])]
-    words = [word for part in parts for word in part]
-    pairs = set(itertools.pairwise(words))
-    if not (set(words) & _LOSSES or ("cross", "entropy") in pairs) or set(words) & _NO_LOSSES:
-        return None
-    split, evaluated = _split(parts)
-    rest = [w for w in words if split_of(w) is None and w not in _LOSSES and w not in _EVERY]
-    rest = list(dict.fromkeys(rest))
-    kinds = {kind for kind, names in _KINDS if names & set(rest)}
-    joint = None
-    if not rest:
-        joint = "loss"
-    elif all(any(w in names for _, names in _KINDS) for w in rest):
-        joint = next(kind for kind, _ in _KINDS if kind in kinds)
-    rank = (
-        not ("clean" in words or evaluated),
-        "loss" not in words and "losses" not in words,
-        "epoch" not in words,
-        "step" in words or "batch" in words,
-    )
-    return LossName(split, "_".join(rest), joint, rank)
 
 
 def of_test_set(name: str) -> bool:
@@ -120,10 +57,7 @@ def guess_map(runs: Iterable[Run], *, columns: Columns | None = None) -> Guess:
             if guess is not None:
                 guesses[names] = guess
     if not guesses:
-        raise LogError(
-            f"no head with a train and a validation loss was recognised among the series ({listed(list(runs[0].series), 12) or 'none'}); "
-            "name them in a map: heads: {joint: {train: NAME, validation: NAME}}."
-        )
+        raise LogError(_nothing_found(runs))
 
     def support(guess: Guess) -> tuple[int, int]:
         has = sum(guess.map.series <= run.series.keys() for run in runs)
@@ -151,7 +85,13 @@ def _guess(run: Run, columns: Columns) -> Guess | None:
         for key in validation
         if key in train and key[0] == ""
     }
+    _demote_parts(train, validation, heads)
     joint = _joint_pair(train, validation, sentences)
+    if joint is None and (whole := _combination(list(heads))) is not None:
+        joint = heads.pop(whole)
+        sentences.append(
+            f"'{said(whole)}' is called after all other heads ({listed(list(heads))}): it was taken for the joint head."
+        )
     for key in validation:
         # Of two heads that see all modalities the surer one is the joint head, the other one of its own.
         second = key[0] in ("fusion", "whole") and key in train
@@ -182,6 +122,8 @@ def _guess(run: Run, columns: Columns) -> Guess | None:
         f"{said(head)}: train '{said(m.train)}', validation '{said(m.validation)}'"
         for head, m in maps.items()
     ]
+    if joint is None and len(maps) > 1 and not found_map.evaluation_sets:
+        told.append("No joint head was recognised: name it in a map with joint: NAME.")
     left = [name for name in every if name not in found_map.series]
     if left:
         told.append(f"{counted(len(left), 'other loss', 'other losses')} left out: {listed(left)}.")
@@ -210,7 +152,7 @@ def _joint_pair(
     train: _Series, validation: _Series, sentences: list[str]
 ) -> tuple[str, str] | None:
     """Train and validation loss of the joint head: of the surest kind that has both, else one of each."""
-    kinds = [kind for kind, _ in _KINDS]
+    kinds = [kind for kind, _ in JOINT_KINDS]
 
     def best(series: _Series) -> list[tuple[str, str]]:
         return sorted((key for key in series if key[0]), key=lambda key: kinds.index(key[0]))
@@ -229,35 +171,67 @@ def _joint_pair(
     return pair
 
 
+def _combination(names: list[str]) -> str | None:
+    """The name that is made of all others, two or more: ``rgb_flow`` of ``rgb`` and ``flow``, ``atv`` of ``a``, ``t``, ``v``.
+
+    Names of some of them together (``at``) count as none of the others.
+    """
+    made_of = {name: _parts(name, names) for name in names}
+    single = {name for name in names if not made_of[name]}
+    whole = [name for name in names if any(parts == single for parts in made_of[name])]
+    return whole[0] if whole and len(names) <= _MOST_PARTS + 1 else None
+
+
+def _parts(name: str, names: list[str]) -> list[set[str]]:
+    """The sets of two or more other names that a name can be made of, whatever stands between them."""
+    others = [other for other in names if other != name]
+    fused = {word for kind, words in JOINT_KINDS if kind == "fusion" for word in words}
+    text = "".join(
+        word for word in name.split("_") if word in others or word not in _BETWEEN | fused
+    )
+    if len(others) > _MOST_PARTS:
+        return []
+
+    @cache
+    def ways(rest: str, used: frozenset[str]) -> frozenset[frozenset[str]]:
+        if not rest:
+            return frozenset({used})
+        return frozenset(
+            way
+            for other in others
+            if other not in used and rest.startswith(part := other.replace("_", "")) and part
+            for way in ways(rest[len(part) :], used | {other})
+        )
+
+    return [set(way) for way in ways(text, frozenset()) if len(way) > 1]
+
+
+def _demote_parts(train: _Series, validation: _Series, heads: dict[str, tuple[str, str]]) -> None:
+    """Make ``av`` a head like others where it is of some modalities alone: of three heads ``a``, ``v`` and ``t``."""
+    for key in [key for key in validation if key[0] == "whole" and key in train]:
+        names = [*heads, key[1]]
+        single = {name for name in names if not _parts(name, names)}
+        made_of = _parts(key[1], names)
+        if made_of and not any(parts == single for parts in made_of):
+            heads[key[1]] = (train.pop(key)[0], validation.pop(key)[0])
+
+
+def _nothing_found(runs: list[Run]) -> str:
+    """Why no head was found, in a sentence, with what the readers said."""
+    first = runs[0]
+    losses = [name for name in first.series if read_name(name) is not None]
+    empty = [name for name in losses if not _has_numbers(first, name)]
+    if losses and len(empty) == len(losses):
+        text = f"no loss of the log is finite anywhere: every value of {listed(losses, 12)} is NaN or infinite."
+    else:
+        text = (
+            f"no head with a train and a validation loss was recognised among the series ({listed(list(first.series), 12) or 'none'}); "
+            "name them in a map: heads: {joint: {train: NAME, validation: NAME}}."
+        )
+        if empty:
+            text += f" No value of {listed(empty)} is finite."
+    return " ".join((text, *(said(note, 200) for note in first.notes[:_NOTES])))
+
+
 def _has_numbers(run: Run, name: str) -> bool:
     return bool(np.isfinite(run.series[name].value).any())
-
-
-def _split(parts: Sequence[Sequence[str]]) -> tuple[str | None, bool]:
-    """The split that a name speaks of, and whether it is the train set in an evaluation.
-
-    Of two, the one nearer to the end is the data: ``train/val_loss`` was logged during the training, on validation data.
-    """
-    for part in reversed(parts):
-        words = [word for word in part if split_of(word) is not None]
-        found = [split_of(word) for word in words]
-        if not found:
-            continue
-        others = {word for word in words if split_of(word) != "train"}
-        if "train" in found and others and others <= {"eval", "evaluation"}:
-            return "train", True
-        return found[-1], False
-    return None, False
-
-
-def _words(text: str) -> list[str]:
-    """Words of a name in lower case; 'valloss' and 'TrainLoss' are two."""
-    found = []
-    for word in _WORDS.findall(_CASES.sub("_", text)):
-        lower = word.lower()
-        glued = re.fullmatch(r"(.+)loss|loss(\d+)", lower)
-        if glued is None:
-            found.append(lower)
-        else:
-            found += [glued[1], "loss"] if glued[1] else ["loss", glued[2]]
-    return found

@@ -140,7 +140,22 @@ def test_a_guess_can_be_saved_and_read_back(tmp_path):
         ("5", "expected heads"),
         ("heads: {a: {train: x}}", "heads.a.validation"),
         ("heads: {a: {train: x, validation: y, z: 1}}", "heads.a.z"),
-        ("heads: {a: {train: x, validation: y}}\njoint: b\n", "no head"),
+        ("heads: {a: {train: x, validation: y}}\njoint: b\n", "joint is 'b', which is no head"),
+        ("heads: [a, b]", "heads is a list"),
+        ("head: {a: {train: x, validation: y}}", "'head' is no part of a map"),
+        ("heads: {a: [x, y]}", "heads.a is a list"),
+        ("heads: {a: {train: 1.5, validation: y}}", "heads.a.train is 1.5"),
+        ("heads: {true: {train: x, validation: y}}", "put it into quotes"),
+        ("epoch,train_loss\n0,1.5\n", "it is the text 'epoch,train_loss"),
+        ("a: [", "no YAML from line 1"),
+        ("", "it is empty"),
+        ("columns: {split: phase}", "heads is missing .columns alone"),
+        (
+            "heads: {a: {train: x, validation: y}}\ncolumns: {head: h}",
+            "step, epoch, run, name, value, split.*columns: {epoch: ep, split: phase}",
+        ),
+        ("heads: {a: {train: x, validation: y}}\ncolumns: [split]", "columns is a list"),
+        ("heads: {a: {train: x, validation: y}}\ncolumns: {split: [x]}", "columns.split is a list"),
         ("heads: {}", "heads"),
         ("x" * 200_000, "larger than"),
         (b"\xff\xfe\x00", "cannot be read"),
@@ -151,9 +166,88 @@ def test_no_map(tmp_path, text, message):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(LogError, match=message) as caught:
         read_map(path)
-    assert "\n" not in str(caught.value)
+    sentence = str(caught.value)
+    assert (
+        sentence.isprintable()
+        and "Input should" not in sentence
+        and "validation error" not in sentence
+    )
     with pytest.raises(LogError):
         read_map(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize("source", [5, None, ["heads"], {}, {"heads": {"a": None}}])
+def test_no_map_in_python(source):
+    with pytest.raises(LogError, match="heads"):
+        read_map(source)
+
+
+def test_numbers_may_be_names_and_columns_go_with_the_heads():
+    found = read_map(
+        {"heads": {0: {"train": 1, "validation": 2}}, "columns": {"step": 0}, "joint": 0}
+    )
+    assert found.joint_head == "0" and found.heads["0"].train == "1" and found.columns.step == "0"
+    assert read_map({"heads": found.heads, "columns": found.columns}).heads == found.heads
+
+
+@pytest.mark.parametrize(
+    ("names", "joint"),
+    [
+        (("rgb", "flow", "rgb_flow"), "rgb_flow"),
+        (("rgb", "flow", "flow_rgb"), "flow_rgb"),
+        (("text", "image", "text+image"), "text_image"),
+        (("audio", "video", "audio_and_video"), "audio_and_video"),
+        (("a", "v", "av"), None),
+        (("t", "i", "ti"), "ti"),
+        (("a", "t", "v", "at", "av", "tv", "atv"), "atv"),
+        (("a", "t", "v", "av"), ""),
+        (("rgb", "flow", "depth", "rgb_flow"), ""),
+        (("text_bert", "image", "text_bert_image"), "text_bert_image"),
+        (("rgb", "flow", "rgbflowx"), ""),
+        (("rgb", "flow", "rgb_flow_fusion"), "rgb_flow_fusion"),
+        (("a", "aa", "aaa", "aaaa", "aaaaaaaaab"), ""),
+        (("m1", "m2", "m3", "m4", "m5", "m1m2m3m4m5"), "m1m2m3m4m5"),
+        (tuple(f"x{i}" for i in range(11)) + ("".join(f"x{i}" for i in range(11)),), "".join(f"x{i}" for i in range(11))),
+    ],
+)  # fmt: skip
+def test_a_head_that_is_called_after_all_others_is_the_joint_one(names, joint):
+    guess = guess_map(
+        [run(*(f"{split}_{name}_loss" for name in names for split in ("train", "val")))]
+    )
+    expected = names[-1] if joint != "" else None
+    told = " ".join(guess.sentences)
+    if expected is None:
+        assert guess.map.joint_head is None and len(guess.map.heads) == len(names)
+        assert "No joint head was recognised: name it in a map with joint: NAME." in guess.sentences
+    else:
+        assert guess.map.heads["joint"].train == f"train_{expected}_loss"
+        assert list(guess.map.heads)[-1] == "joint" and len(guess.map.heads) == len(names)
+        assert "No joint head" not in told
+        if joint is not None:
+            assert f"'{joint}' is called after all other heads" in told
+
+
+def test_a_joint_head_that_says_so_comes_first():
+    guess = guess_map(
+        [run(*(f"{s}{h}loss" for h in ("rgb_", "flow_", "rgb_flow_", "fusion_") for s in ("train_", "val_")))]
+    )  # fmt: skip
+    assert guess.map.heads["joint"].train == "train_fusion_loss"
+    assert set(guess.map.heads) == {"rgb", "flow", "rgb_flow", "joint"}
+
+
+def test_one_head_and_evaluation_sets_lack_no_joint_head():
+    for names in (("train_a_loss", "val_a_loss"), ("loss", "eval_g0_loss", "eval_g1_loss")):
+        assert not any("No joint head" in text for text in guess_map([run(*names)]).sentences)
+
+
+def test_a_log_whose_losses_are_all_not_finite_says_so():
+    broken = SERIES._replace(value=SERIES.value * np.nan)
+    with pytest.raises(LogError, match="no loss of the log is finite anywhere.*'train_loss'"):
+        guess_map([Run("r", "", (), {"train_loss": broken, "val_loss": broken, "lr": SERIES})])
+    with pytest.raises(LogError, match="No value of 'val_loss' is finite. Two rows are odd."):
+        guess_map(
+            [Run("r", "", (), {"train_loss": SERIES, "val_loss": broken}, ("Two rows are odd.",))]
+        )
 
 
 def test_a_map_is_itself():

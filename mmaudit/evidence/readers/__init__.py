@@ -8,14 +8,28 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from mmaudit.evidence.readers.base import Columns, Reader, Run, Series, said
+from mmaudit.evidence.readers.base import (
+    Columns,
+    Reader,
+    Run,
+    Series,
+    check_points,
+    counted,
+    listed,
+    said,
+)
 from mmaudit.evidence.readers.csv_file import CSVReader
+from mmaudit.evidence.readers.folder import log_files, read_folder
+from mmaudit.evidence.readers.heads import join_heads
 from mmaudit.evidence.readers.huggingface import HuggingFaceReader
-from mmaudit.evidence.readers.joining import join_panels, join_splits
-from mmaudit.evidence.readers.jsonl import JSONLinesReader, JSONReader
+from mmaudit.evidence.readers.joining import join_files, join_panels
+from mmaudit.evidence.readers.json_file import JSONReader
+from mmaudit.evidence.readers.jsonl import JSONLinesReader
 from mmaudit.evidence.readers.lightning import LightningReader
 from mmaudit.evidence.readers.mlflow import MLflowReader
+from mmaudit.evidence.readers.several import read_each, with_notes
 from mmaudit.evidence.readers.tensorboard import TensorBoardReader
+from mmaudit.evidence.readers.text_file import in_utf8, is_text
 from mmaudit.evidence.readers.wandb import WandbReader
 from mmaudit.exceptions import LogError
 
@@ -37,7 +51,8 @@ READERS: dict[str, Reader] = {
 """Format -> reader, in the order in which they are asked whether they know a log."""
 
 _HEAD = 65_536
-_ONE_RUN_A_FILE = ("CSV", "JSON lines")
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
+_NAMES_OF_FORMATS = ("metrics.csv", "history.jsonl", "losses.jsonl")
 
 
 def read_runs(
@@ -65,82 +80,117 @@ def read_runs(
     """
     if form is not None and form not in READERS:
         raise LogError(f"'{said(form)}' is no format of logs; there are {', '.join(READERS)}.")
-    runs: list[Run] = []
+    given = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
     seen: set[str] = set()
-    for path in [paths] if isinstance(paths, (str, Path)) else paths:
-        path = Path(path)
+    for path in given:
+        _check_there(path)
         real = os.path.realpath(path)
         if real in seen:  # as two runs it would be a repeat that agrees with itself
             raise LogError(f"{said(str(path), 200)} was given twice; give each log once.")
         seen.add(real)
-        try:
-            runs += _read(path, form, columns or Columns())
-        except OSError as error:
-            raise LogError(
-                f"{said(str(path), 200)} cannot be read: {error.strerror or error}."
-            ) from None
-    if not runs:
+    if not given:
         raise LogError("there is no log to read; give at least one file or folder.")
-    return _with_titles(_joined(runs))
+    taken: dict[str, set[Path]] = {}
+
+    def read(path: Path) -> list[Run]:
+        found = _read(path, form, columns or Columns())
+        for run in found:
+            for file in run.files:
+                taken.setdefault(os.path.realpath(file), set()).add(path)
+        return found
+
+    runs = read_each(given, read)
+    for file, places in taken.items():
+        if len(places) > 1:
+            raise LogError(
+                f"{said(file, 200)} was given twice ({listed(sorted(map(str, places)))}); give each log once."
+            )
+    check_points("what was given", runs)
+    return _with_titles(join_heads(_with_titles(join_panels(join_files(runs)))))
+
+
+def _check_there(path: Path) -> None:
+    shown = said(str(path), 200)
+    try:
+        there, known = path.exists(), path.is_file() or path.is_dir()
+    except (OSError, ValueError) as error:  # a name too long, or with a zero in it
+        raise LogError(f"{shown} cannot be read ({type(error).__name__}).") from None
+    if not there:
+        raise LogError(f"{shown}: no such file or folder.")
+    if not known:
+        raise LogError(f"{shown} is neither a file nor a folder (a pipe or a device?).")
 
 
 def _read(path: Path, form: str | None, columns: Columns) -> list[Run]:
-    shown = said(str(path), 200)
-    if not path.exists():
-        raise LogError(f"{shown}: no such file or folder.")
-    if not (path.is_file() or path.is_dir()):
-        raise LogError(f"{shown} is neither a file nor a folder (a pipe or a device?).")
-    known = [READERS[form]] if form is not None else _known(path)
-    runs = known[0].read(path, columns)
-    others = ", ".join(reader.key for reader in known[1:])
-    if not others or not path.is_dir():
-        return runs
-    note = f"{said(path.name)} was read as {known[0].key}; it holds logs of other formats too ({others})."
-    return [replace(runs[0], notes=(*runs[0].notes, note)), *runs[1:]]
+    if form is not None:
+        reader = READERS[form]
+        if path.is_dir() and not reader.recognises(path, b""):
+            return read_folder(path, columns, lambda file: _known(file, [reader]))
+        return reader.read(path, columns)
+    if not path.is_dir():
+        return _known(path).read(path, columns)
+    known = [reader for reader in READERS.values() if reader.recognises(path, b"")]
+    notes = []
+    for at, reader in enumerate(known):
+        try:
+            runs = reader.read(path, columns)
+        except LogError as error:
+            if at == len(known) - 1 and not log_files(path):
+                raise
+            notes.append(f"{said(path.name)} could not be read as {reader.key}: {error}")
+            continue
+        others = ", ".join(reader.key for reader in known[at + 1 :])
+        notes += _unread(path, reader.key, runs)
+        if others:
+            notes.append(
+                f"{said(path.name)} was read as {reader.key}; it holds logs of other formats too ({others})."
+            )
+        return with_notes(runs, *notes)
+    try:
+        return with_notes(read_folder(path, columns, _known), *notes)
+    except LogError as error:
+        raise LogError(notes[0] if notes else str(error)) from None
 
 
-def _known(path: Path) -> list[Reader]:
-    """Readers that know a log, the one to take first."""
-    head = b""
-    if path.is_file():
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-        if not head.strip():
-            raise LogError(f"{said(path.name)} is empty.")
-    found = []
-    for reader in READERS.values():
+def _unread(folder: Path, form: str, runs: list[Run]) -> list[str]:
+    """That tables lie in a folder beside the logs that it was read for."""
+    used = {os.path.realpath(file) for run in runs for file in run.files}
+    try:
+        tables = [f for f in log_files(folder) if f.suffix.lower() in _TABLES]
+    except LogError:
+        return []
+    left = [
+        file.relative_to(folder).as_posix()
+        for file in tables
+        if os.path.realpath(file) not in used and file.name not in _NAMES_OF_FORMATS
+    ]
+    if not left:
+        return []
+    return [
+        f"{said(folder.name)} was read as {form}; {counted(len(left), 'table')} beside it not read: {listed(left, 4)}."
+    ]
+
+
+def _known(path: Path, readers: Iterable[Reader] = READERS.values()) -> Reader:
+    """The reader that knows a file by what it holds."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if not head.strip():
+        raise LogError(f"{said(path.name)} is empty.")
+    head = in_utf8(head)
+    for reader in readers:
         if reader.recognises(path, head):
-            found.append(reader)
-            if path.is_file():
-                break
-    if found:
-        return found
-    if path.is_dir():
+            return reader
+    formats = ", ".join(READERS)
+    if "tfevents" in path.name:
+        raise LogError(f"{said(path.name)} is damaged: it does not begin as an event file does.")
+    if not is_text(head):
         raise LogError(
-            f"{said(path.name or str(path))}: this folder holds no log that is known by its name ({', '.join(READERS)}); name the files in it."
+            f"{said(path.name)} is no text in UTF-8, and no event file or database of MLflow; the logs that are known: {formats}."
         )
     raise LogError(
-        f"{said(path.name)}: this file is no log that is known ({', '.join(READERS)}); name its format with --format."
+        f"{said(path.name)}: this file is no log that is known ({formats}); name its format with --format."
     )
-
-
-def _joined(runs: list[Run]) -> list[Run]:
-    runs = join_panels(runs)
-    single = [r for r in runs if r.format in _ONE_RUN_A_FILE and r.title == r.files[0].stem]
-    if len(single) < 2:
-        return runs
-    # Files that say 'train' and 'val' in their names and are told nothing else apart.
-    folders: dict[Path, list[Run]] = {}
-    for run in single:
-        folders.setdefault(run.files[0].resolve().parent, []).append(run)
-    joined = {
-        id(part[0]): join_splits(part, folder.name or "run") for folder, part in folders.items()
-    }
-    inside = {id(run) for run in single}
-    found: list[Run] = []
-    for run in runs:
-        found += joined.get(id(run), [] if id(run) in inside else [run])
-    return found
 
 
 def _with_titles(runs: list[Run]) -> list[Run]:

@@ -16,6 +16,7 @@ from mmaudit.typing import FloatArray, IntArray
 
 __all__ = [
     "LARGEST_FILE",
+    "MOST_CELLS",
     "MOST_COLUMNS",
     "MOST_FILES",
     "MOST_POINTS",
@@ -37,6 +38,9 @@ __all__ = [
 
 MOST_POINTS = 20_000_000
 """Points that are read at most (about 1 GB): a log beyond it is refused, not truncated."""
+
+MOST_CELLS = 10 * MOST_POINTS
+"""Cells of a table, empty ones too, that are read at most."""
 
 LARGEST_FILE = 2**30
 """Bytes of a text log that are read at most."""
@@ -67,15 +71,23 @@ _KNOWN: dict[str, Kind] = {
 
 
 class Columns(BaseModel):
-    """Which column of a table of any layout is what; what is left out is found by its name.
+    """Which column of a table of any layout is what; what is left out is found by its name, and by what it holds.
 
     Args:
         step: Column with the number of optimiser steps.
         epoch: Column with the epoch.
         run: Column that tells runs apart.
-        name: In a long table: column with the name of what was measured.
-        value: In a long table: column with the number.
-        split: In a long table: column with the split; the series is then called ``split/name``.
+        name: Column with the name of what a row is about: of what was measured where the table is long (``name``, ``value``), of the
+            head where each row is of one head.
+        value: Column with the number, in a long table.
+        split: Column with the split of each row.
+
+    With a split and a name, series are called after them: ``split/name`` in a long table, else ``split/name/column``; a column that
+    names a split itself, as ``val_loss`` does, is called after the name alone.
+
+    Example:
+        >>> Columns(epoch="ep", split="phase").named() == {"ep", "phase"}  # rows (ep, phase, loss): train/loss, val/loss
+        True
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -251,11 +263,16 @@ def counted(number: int, what: str, many: str | None = None) -> str:
     return f"{number:,} {what if number == 1 else many or what + 's'}"
 
 
-def check_points(name: str, runs: Iterable[Run]) -> None:
+def check_points(name: str, runs: Iterable[Run] | int) -> None:
     """Refuse more points than are read.
+
+    Args:
+        name: Of the log.
+        runs: Its runs, or the number of their points.
 
     Raises:
         LogError: If there are more than ``MOST_POINTS``.
     """
-    if sum(run.points for run in runs) > MOST_POINTS:
+    points = runs if isinstance(runs, int) else sum(run.points for run in runs)
+    if points > MOST_POINTS:
         raise LogError(f"{said(name)} has more than {MOST_POINTS:,} points; give a part of it.")

@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from mmaudit.evidence.readers.base import (
+    MOST_CELLS,
     MOST_COLUMNS,
     Columns,
     Run,
-    check_size,
     counted,
     known_column,
     said,
 )
 from mmaudit.evidence.readers.table import runs_of_frame
+from mmaudit.evidence.readers.text_file import in_utf8, text_bytes
 from mmaudit.exceptions import LogError
 
 __all__ = ["CSVReader", "TextTable", "first_names", "read_table"]
@@ -79,7 +80,7 @@ class CSVReader:
 
 def first_names(head: bytes) -> list[str]:
     """The cells of the header, given the beginning of a file; none where it is no text."""
-    text = _without_comments(head.removeprefix(b"\xef\xbb\xbf")).lstrip(b"\r\n")
+    text = _without_comments(in_utf8(head)).lstrip(b"\r\n")
     return _cells(re.split(rb"[\r\n]", text, maxsplit=1)[0])
 
 
@@ -103,11 +104,9 @@ def read_table(path: Path) -> TextTable:
     Raises:
         LogError: If it is no table.
     """
-    check_size(path)
     name = said(path.name)
-    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    if b"\0" in data[:_LONGEST_HEADER]:
-        raise LogError(f"{name} is no text in UTF-8; expected a CSV or TSV table.")
+    notes: list[str] = []
+    data = text_bytes(path, notes)
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     data = _without_comments(data).lstrip(b"\n")
@@ -122,13 +121,16 @@ def read_table(path: Path) -> TextTable:
         raise LogError(
             f"{name} has {len(names):,} columns; tables of up to {MOST_COLUMNS:,} are read."
         )
+    if len(names) * body.count(b"\n") > MOST_CELLS:
+        raise LogError(
+            f"{name} has more than {MOST_CELLS:,} cells, too many to read; give a part of it."
+        )
     if all(_is_number(cell) for cell in names):
         raise LogError(
             f"{name} has no header: its first line is all numbers; write the names of the columns above it."
         )
     if len(data) > _LONGEST_LINE and max(map(len, body.split(b"\n"))) > _LONGEST_LINE:
         raise LogError(f"{name} has a line longer than 16 MB; expected a table.")
-    notes: list[str] = []
     data = _without_torn_row(data, separator, len(names), notes, name)
     frame, more = _parsed(data, separator, name)
     notes += more

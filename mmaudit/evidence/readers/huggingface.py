@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from mmaudit.evidence.readers.base import (
     Columns,
     Run,
-    check_size,
     files_below,
     flat_items,
     said,
 )
+from mmaudit.evidence.readers.json_file import runs_of_rows
 from mmaudit.evidence.readers.jsonl import valid_names
-from mmaudit.evidence.readers.table import runs_of_frame
+from mmaudit.evidence.readers.several import read_each
+from mmaudit.evidence.readers.text_file import read_document
 from mmaudit.exceptions import LogError
 
 __all__ = ["HuggingFaceReader"]
@@ -47,35 +45,39 @@ class HuggingFaceReader:
         """
         if not path.is_dir():
             return _of_file(path, _run_folder(path.resolve()).name or path.stem, columns)
-        runs: list[Run] = []
-        for folder, file in _states(path).items():
-            title = folder.relative_to(path).as_posix() if folder != path else ""
-            runs += _of_file(file, title or folder.resolve().name, columns)
-        if not runs:
+        states = {file: folder for folder, file in _states(path).items()}
+        if not states:
             raise LogError(f"{said(path.name)} holds no {_NAME}.")
-        return runs
+
+        def read(file: Path) -> list[Run]:
+            folder = states[file]
+            title = folder.relative_to(path).as_posix() if folder != path else ""
+            return _of_file(file, title or folder.resolve().name, columns)
+
+        return read_each(states, read, path)
 
 
 def _of_file(file: Path, title: str, columns: Columns) -> list[Run]:
-    check_size(file)
+    notes: list[str] = []
     try:
-        found = json.loads(file.read_text(encoding="utf-8-sig"))
-        rows = found["log_history"]
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):
+        found = read_document(file, notes)
+    except LogError as error:
         raise LogError(
-            f"{said(file.name)} is no state of a Hugging Face Trainer; expected JSON with a 'log_history'."
+            f"{said(file.name)} is no state of a Hugging Face Trainer: {error}"
         ) from None
+    rows = found.get("log_history") if isinstance(found, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise LogError(
+            f"{said(file.name)} is no state of a Hugging Face Trainer; expected JSON with a 'log_history' of rows."
+        )
     kept = [
         {k: v for k, v in valid_names(dict(flat_items(row))).items() if _is_logged(k, row)}
         for row in rows
     ]
-    names = list(dict.fromkeys(name for row in kept for name in row))
-    written = {name: pd.Series([row.get(name) is not None for row in kept]) for name in names}
-    frame = pd.DataFrame.from_records(kept, columns=names)
-    runs = runs_of_frame(file, "Hugging Face Trainer", frame, columns, written=written)
-    return [replace(run, title=title) for run in runs]
+    runs = runs_of_rows(file, "Hugging Face Trainer", kept, columns, tuple(notes))
+    if len(runs) == 1:
+        return [replace(runs[0], title=title)]
+    return [replace(run, title=f"{title} {run.title}") for run in runs]
 
 
 def _is_logged(name: str, row: dict[str, Any]) -> bool:

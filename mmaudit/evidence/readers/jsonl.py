@@ -1,34 +1,36 @@
-"""JSON logs: a line for each time something was logged, or one document with lists."""
+"""JSON lines: an object for each time something was logged."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mmaudit.evidence.readers.base import (
+    MOST_CELLS,
     MOST_COLUMNS,
     MOST_POINTS,
     Columns,
     Run,
-    Series,
-    check_points,
     check_size,
+    counted,
     files_below,
     flat_items,
-    known_column,
+    listed,
     said,
     valid_text,
 )
+from mmaudit.evidence.readers.several import read_each
 from mmaudit.evidence.readers.table import runs_of_frame
+from mmaudit.evidence.readers.text_file import in_utf8, parsed, text_bytes
 from mmaudit.exceptions import LogError
 
-__all__ = ["JSONLinesReader", "JSONReader", "lists_run", "valid_names"]
+__all__ = ["JSONLinesReader", "valid_names"]
 
 _OURS = ("history.jsonl", "losses.jsonl")
 _LINES_AT_ONCE = 20_000
@@ -45,7 +47,7 @@ class JSONLinesReader:
         """Whether the first line is an object by itself."""
         if path.is_dir():
             return bool(_recorded(path))
-        line = head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
+        line = in_utf8(head).lstrip().split(b"\n", 1)[0]
         if not line.startswith(b"{"):
             return False
         try:
@@ -63,12 +65,16 @@ class JSONLinesReader:
         """
         if not path.is_dir():
             return self._read_file(path, columns)
-        runs = []
-        for file in _recorded(path):
-            title = said(file.parent.resolve().name or file.stem, 200)
+
+        def read(file: Path) -> list[Run]:
             found = self._read_file(file, columns)
-            runs += [replace(run, title=title) for run in found] if len(found) == 1 else found
-        return runs
+            title = said(file.parent.resolve().name or file.stem, 200)
+            return [replace(found[0], title=title)] if len(found) == 1 else found
+
+        files = _recorded(path)
+        if not files:
+            raise LogError(f"{said(path.name)} holds none of {listed(_OURS)}.")
+        return read_each(files, read, path)
 
     def _read_file(self, path: Path, columns: Columns) -> list[Run]:
         check_size(path)
@@ -86,7 +92,7 @@ class JSONLinesReader:
                     [[row.get(name) is not None for name in names] for row in rows], columns=names
                 )
             cells += frame.size
-            if cells > 10 * MOST_POINTS:
+            if cells > MOST_CELLS:
                 raise LogError(
                     f"{said(path.name)} has more than {MOST_POINTS:,} points; give a part of it."
                 )
@@ -105,95 +111,6 @@ class JSONLinesReader:
             written={str(n): marks[n] for n in marks.columns},
             notes=tuple(notes),
         )
-
-
-class JSONReader:
-    """One JSON document: a mapping of lists (a series each), a list of such mappings (a run each), or a list of rows."""
-
-    key = "json"
-
-    def recognises(self, path: Path, head: bytes) -> bool:
-        """Whether it begins as a document."""
-        return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"["))
-
-    def read(self, path: Path, columns: Columns) -> list[Run]:
-        """All runs in it.
-
-        Raises:
-            LogError: If it is no JSON, or holds no series.
-        """
-        check_size(path)
-        try:
-            found = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise LogError(
-                f"{said(path.name)} is no JSON document ({type(error).__name__}); is it cut off, or one object a line?"
-            ) from None
-        if isinstance(found, dict):
-            rows = [
-                value
-                for value in found.values()
-                if isinstance(value, list) and value and all(isinstance(v, dict) for v in value)
-            ]
-            found = rows[0] if len(rows) == 1 else [found]
-        if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-            raise LogError(
-                f"{said(path.name)}: expected a mapping of lists, a list of such mappings, or a list of rows."
-            )
-        flat = [valid_names(dict(flat_items(row))) for row in found]
-        if any(_is_series(value) for row in flat for value in row.values()):
-            runs = [lists_run(path, row, columns, at) for at, row in enumerate(flat)]
-            runs = [run for run in runs if run.series]
-            if not runs:
-                raise LogError(f"{said(path.name)} holds no lists of numbers.")
-            check_points(path.name, runs)
-            return runs
-        frame = pd.DataFrame.from_records(flat)
-        marks = {
-            name: pd.Series([row.get(name) is not None for row in flat])
-            for name in map(str, frame.columns)
-        }
-        return runs_of_frame(path, "JSON", frame, columns, written=marks)
-
-
-def lists_run(path: Path, row: Mapping[str, Any], columns: Columns, at: int) -> Run:
-    """The run that a mapping of lists describes; where no list of epochs or steps is beside them, points count as epochs."""
-    try:
-        lists = {
-            name: np.array([np.nan if v is None else v for v in value], np.float64)
-            for name, value in row.items()
-            if _is_series(value)
-        }
-    except OverflowError:
-        raise LogError(f"{said(path.name)} holds a number that is too large.") from None
-    missing = sorted({c for c in (columns.step, columns.epoch) if c is not None} - set(lists))
-    if missing:
-        raise LogError(f"{said(path.name)} has no list '{said(missing[0])}'.")
-    named = {columns.step: "step", columns.epoch: "epoch"}
-    kinds = {name: named.get(name) or known_column(name) for name in lists}
-    series = {}
-    for name, value in lists.items():
-        if kinds[name] is not None:
-            continue
-        beside = {
-            kind: lists[other]
-            for other, kind in kinds.items()
-            if kind is not None and len(lists[other]) == len(value)
-        }
-        count = np.arange(len(value))
-        step = np.full(len(value), -1, np.int64)
-        if "step" in beside:
-            given = beside["step"]
-            good = np.isfinite(given) & (np.abs(given) < 2**53)
-            step = np.where(good, given, -1).astype(np.int64)
-        epoch = beside.get(
-            "epoch",
-            count.astype(np.float64) if "step" not in beside else np.full(len(value), np.nan),
-        )
-        series[name] = Series(step, epoch, value, count).counted()
-    title = row.get(columns.run or "run", row.get("name", row.get("seed", at)))
-    whose = said(str(title), 100) if isinstance(title, (str, int, float)) else str(at)
-    return Run(f"{path.stem} {whose}", "JSON", (path,), series)
 
 
 def valid_names(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,7 +132,7 @@ def _parts(path: Path, notes: list[str]) -> Iterator[tuple[list[dict[str, Any]],
     Raises:
         LogError: If a line before the last is no JSON object, or is longer than 1 MB.
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         number, first = 0, True
         columns: set[str] = set()
         while True:
@@ -234,7 +151,7 @@ def _parts(path: Path, notes: list[str]) -> Iterator[tuple[list[dict[str, Any]],
             if not lines:
                 return
             if first:
-                lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+                lines[0] = in_utf8(lines[0])
                 first = False
             kept = [line for line in lines if line.strip()]
             text = b"[" + b",".join(kept) + b"]"
@@ -261,27 +178,34 @@ def _parts(path: Path, notes: list[str]) -> Iterator[tuple[list[dict[str, Any]],
                 yield rows, b"NaN" in text or b"nan" in text
 
 
+def _opened(path: Path) -> io.BufferedReader:
+    """The lines of a file, in UTF-8 also where it is in UTF-16."""
+    file = path.open("rb")
+    start = file.peek(4)[:4]
+    if in_utf8(start) in (start, start[3:]):
+        return file
+    with file:
+        return io.BufferedReader(io.BytesIO(text_bytes(path)))
+
+
 def _one_by_one(
     path: Path, lines: list[bytes], number: int, notes: list[str], *, last: bool
 ) -> Iterator[Any]:
+    odd = 0
     for at, line in enumerate(lines):
         if not line.strip():
             continue
+        text = line.decode("utf-8", "replace")
+        odd += text.count("\ufffd") - line.count("\ufffd".encode())
         try:
-            yield json.loads(line)
+            yield parsed(text)
         except (ValueError, RecursionError):
             if not (last and at == len(lines) - 1):
                 raise LogError(
                     f"{said(path.name)}: line {number + at + 1} is no JSON object."
                 ) from None
             notes.append(f"the last line of {said(path.name)} is torn: left out.")
-
-
-def _is_series(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) > 0
-        and all(
-            v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in value
+    if odd:
+        notes.append(
+            f"{said(path.name)} is not all in UTF-8: {counted(odd, 'byte')} read as '\ufffd'."
         )
-    )

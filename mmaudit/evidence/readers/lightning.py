@@ -9,6 +9,7 @@ import numpy as np
 
 from mmaudit.evidence.readers.base import Columns, Run, Series, counted, files_below, said
 from mmaudit.evidence.readers.csv_file import first_names, read_table
+from mmaudit.evidence.readers.several import read_each
 from mmaudit.evidence.readers.table import runs_of_frame
 from mmaudit.exceptions import LogError
 
@@ -36,19 +37,17 @@ class LightningReader:
         """
         if not path.is_dir():
             return _of_file(path, path.resolve().parent.name or path.stem, columns)
-        runs: list[Run] = []
-        faults: list[LogError] = []
-        for file in files_below(path, _NAME):
+
+        def read(file: Path) -> list[Run]:
             place = file.parent.relative_to(path).as_posix()
-            title = place if place != "." else file.resolve().parent.name or file.stem
-            try:
-                runs += _of_file(file, title, columns)
-            except LogError as error:
-                faults.append(error)
-        if not runs:
-            raise faults[0] if faults else LogError(f"{said(path.name)} holds no {_NAME}.")
-        notes = tuple(f"{error} This run is left out." for error in faults)
-        return [replace(runs[0], notes=(*runs[0].notes, *notes)), *runs[1:]]
+            return _of_file(
+                file, place if place != "." else file.resolve().parent.name or file.stem, columns
+            )
+
+        files = files_below(path, _NAME)
+        if not files:
+            raise LogError(f"{said(path.name)} holds no {_NAME}.")
+        return read_each(files, read, path)
 
 
 def _of_file(file: Path, title: str, columns: Columns) -> list[Run]:

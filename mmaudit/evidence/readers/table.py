@@ -11,7 +11,6 @@ import pandas as pd
 from mmaudit.evidence.readers.base import (
     MOST_COLUMNS,
     Columns,
-    Kind,
     Run,
     Series,
     check_points,
@@ -20,12 +19,18 @@ from mmaudit.evidence.readers.base import (
     listed,
     said,
 )
+from mmaudit.evidence.readers.cells import numbers
+from mmaudit.evidence.readers.groups import group_names, texts, with_heads, with_split
+from mmaudit.evidence.readers.joining import join_splits
+from mmaudit.evidence.readers.names import read_name, split_of, splits_in
+from mmaudit.evidence.readers.places import Places
 from mmaudit.exceptions import LogError
 
-__all__ = ["numbers", "runs_of_frame"]
+__all__ = ["runs_of_frame"]
 
 _NAMES = ("name", "metric", "tag", "key")
 _RUNS = ("run", "run_id", "run_name", "run_uuid", "fold", "seed", "trial", "repeat", "cv_fold")
+_VALUES = ("value", "values", "scalar")
 _UNNAMED = "Unnamed: "
 _MOST_RUNS = 10_000
 
@@ -50,6 +55,9 @@ def runs_of_frame(
             counts as not finite.
         notes: What a reader of the log must know already.
 
+    Returns:
+        Runs in the order of their first rows. Rows that say their split, or their head, are series of their own, ``split/head/column``.
+
     Raises:
         LogError: If there is no number in it, or it lacks a column that was named.
     """
@@ -65,80 +73,136 @@ def runs_of_frame(
             f"{said(path.name)} has no column '{said(missing[0])}'; it has {listed(names) or 'no columns'}."
         )
     said_of_it = list(notes)
+    named_run = columns.run is not None
     columns = _with_runs(frame, columns, said_of_it)
-    step, epoch = (_position(frame, kind, columns) for kind in ("step", "epoch"))
     taken = {columns.step, columns.epoch, columns.run}
     measured = [
         n
         for n in names
         if n not in taken and known_column(n) is None and not n.startswith(_UNNAMED)
     ]
-    label = columns.name or next(
-        (n for n in _NAMES if n in measured and not pd.api.types.is_numeric_dtype(frame[n])), None
-    )
-    held = columns.value or ("value" if label is not None and "value" in names else None)
+    layout = _layout(frame, columns, measured, said_of_it)
     order = np.arange(len(frame))
-    if label is not None and held is not None:
-        cells = _long(frame, columns, label, held, measured)
-    else:
-        cells = {}
-        for name in measured:
-            value = numbers(frame[name])
-            there = (
-                written[name].to_numpy(bool)
-                if written is not None and name in written
-                else frame[name].notna().to_numpy()
-            )
-            words = there & np.isnan(value) & ~_says_not_a_number(frame[name], there)
-            # A column of texts is no series; one that has a number, or says that it has none, is.
-            if not (there & ~words).any():
-                continue
-            if words.any():
-                said_of_it.append(
-                    f"{counted(int(words.sum()), 'cell')} of '{said(name)}' in {said(path.name)} are no numbers: left out."
-                )
-            cells[name] = (np.flatnonzero(there & ~words), value)
-    tables: dict[str, dict[str, Series]] = {}
-    titles = frame[columns.run].astype(str) if columns.run else None
-    codes, uniques = (
-        pd.factorize(titles) if titles is not None else (np.zeros(len(frame), int), pd.Index([""]))
+    titles, uniques = (
+        pd.factorize(frame[columns.run].astype(str)) if columns.run else (0 * order, pd.Index([""]))
     )
     if len(uniques) > _MOST_RUNS:
         raise LogError(
             f"{said(path.name)}: column '{said(str(columns.run))}' has {len(uniques):,} values, too many to tell runs apart."
         )
-    for name, (rows, value) in cells.items():
-        for code, own in _by_code(rows, codes):
-            series = Series(step[own], epoch[own], value[own], order[own])
-            tables.setdefault(str(uniques[code]), {})[name] = series.counted()
+    places = Places.of(frame, columns)
+    tables: dict[str, dict[str, Series]] = {}
+    used = np.zeros(len(frame), bool)
+    for name in layout.values:
+        cells = _cells(path, frame, name, written, said_of_it)
+        if cells is None:
+            continue
+        rows, value = cells
+        used[rows] = True
+        codes, groups = layout.groups_of(name)
+        for code, own in _by_code(rows, titles * len(groups) + codes):
+            title, group = divmod(code, len(groups))
+            series = Series(places.step[own], places.epoch[own], value[own], order[own]).counted()
+            table = tables.setdefault(str(uniques[title]), {})
+            called = groups[group] if layout.long else "/".join(filter(None, (groups[group], name)))
+            table[_other(called, table)] = series
     if not tables:
         raise LogError(
             f"{said(path.name)} holds no numbers; it has {listed(names) or 'no columns'}."
         )
+    said_of_it += places.odd(path, used)
     first_seen = {str(title): at for at, title in enumerate(uniques)}
+    told = columns.run is not None and not named_run
     runs = [
         Run(title or path.stem, form, (path,), tables[title], tuple(said_of_it))
         for title in sorted(tables, key=first_seen.__getitem__)
     ]
     check_points(path.name, runs)
-    return runs
+    # TensorBoard's tables call the run of a split 'run/train'.
+    return join_splits(runs, path.stem) if told and len(runs) > 1 else runs
 
 
-def numbers(cells: pd.Series) -> np.ndarray:
-    """Cells as float64; NaN where one is no number, also where it is a list or too large."""
-    if pd.api.types.is_numeric_dtype(cells):
-        return cells.to_numpy(np.float64)
-    try:
-        return pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
-    except (TypeError, ValueError, OverflowError):
-        return np.array([_number(cell) for cell in cells], np.float64)
+class _Layout:
+    """Which columns hold the values, and what their rows are about.
+
+    Args:
+        frame: The table.
+        values: Columns with values.
+        split: Column with the split of each row.
+        name: Column with the name of what each row is about.
+        long: Whether that is the name of what was measured, so that the column of the values adds nothing.
+    """
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        values: list[str],
+        split: str | None,
+        name: str | None,
+        long: bool,
+    ) -> None:
+        self.values, self.long = values, long
+        self._all = group_names(frame, [part for part in (split, name) if part is not None])
+        # A column that names a split itself needs no other.
+        own = not long and split is not None and any(splits_in(value) for value in values)
+        self._named = group_names(frame, [name] if name is not None else []) if own else self._all
+
+    def groups_of(self, column: str) -> tuple[np.ndarray, list[str]]:
+        """What each row of a column is about: codes and their names."""
+        return self._named if splits_in(column) and not self.long else self._all
 
 
-def _number(cell: object) -> float:
-    try:
-        return float(cell) if isinstance(cell, (int, float, str)) else float("nan")
-    except (ValueError, OverflowError):
-        return float("nan")
+def _layout(
+    frame: pd.DataFrame, columns: Columns, measured: list[str], notes: list[str]
+) -> _Layout:
+    free = [n for n in measured if n not in columns.named()]
+    label = columns.name or next(
+        (n for n in _NAMES if n in free and texts(frame[n]) is not None), None
+    )
+    held = columns.value or (next((n for n in _VALUES if n in free), None) if label else None)
+    if label is not None and held is not None:
+        if columns.split is None and "split" in free:
+            split: str | None = "split"
+        else:
+            split = with_split(
+                frame, columns, [n for n in free if n not in (label, held)], notes
+            ).split
+        return _Layout(frame, [held], split, label, True)
+    columns = with_heads(frame, with_split(frame, columns, free, notes), free, notes)
+    values = [held] if held else [n for n in measured if n not in columns.named()]
+    return _Layout(frame, values, columns.split, columns.name, False)
+
+
+def _cells(
+    path: Path,
+    frame: pd.DataFrame,
+    name: str,
+    written: Mapping[str, pd.Series] | None,
+    notes: list[str],
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows in which a column has a value, and the values of all rows; ``None`` where it is no series."""
+    value = numbers(frame[name])
+    there = (
+        written[name].to_numpy(bool)
+        if written is not None and name in written
+        else frame[name].notna().to_numpy()
+    )
+    words = there & np.isnan(value) & ~_says_not_a_number(frame[name], there)
+    # A column of texts is no series; one that has a number, or says that it has none, is.
+    series = bool((there & ~words).any())
+    if words.any() and (series or read_name(name) is not None):
+        notes.append(
+            f"{counted(int(words.sum()), 'cell')} of '{said(name)}' in {said(path.name)} are no numbers: left out."
+        )
+    return (np.flatnonzero(there & ~words), value) if series else None
+
+
+def _other(name: str, taken: Mapping[str, Series]) -> str:
+    number, found = 0, name
+    while found in taken:
+        number += 1
+        found = f"{name}.{number}"
+    return found
 
 
 def _says_not_a_number(cells: pd.Series, there: np.ndarray) -> np.ndarray:
@@ -147,30 +211,10 @@ def _says_not_a_number(cells: pd.Series, there: np.ndarray) -> np.ndarray:
         return np.ones(len(cells), bool)
     found = np.zeros(len(cells), bool)
     places = np.flatnonzero(there)
-    texts = cells.iloc[places]
-    words = texts.astype(str).str.strip().str.lower()
-    found[places] = texts.isna() | words.isin(("nan", "-nan", "+nan", "none", "null", "na", ""))
+    written = cells.iloc[places]
+    words = written.astype(str).str.strip().str.lower()
+    found[places] = written.isna() | words.isin(("nan", "-nan", "+nan", "none", "null", "na", ""))
     return found
-
-
-def _long(
-    frame: pd.DataFrame, columns: Columns, label: str, held: str, measured: list[str]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Series of a long table: name -> rows, and the values of all rows."""
-    split = columns.split or ("split" if "split" in measured else None)
-    called = frame[label].astype(str)
-    if split is not None:
-        called = frame[split].astype(str) + "/" + called
-    value = numbers(frame[held])
-    there = frame[held].notna().to_numpy()
-    codes, uniques = pd.factorize(called)
-    if len(uniques) > MOST_COLUMNS:
-        raise LogError(
-            f"column '{said(label)}' has {len(uniques):,} different names; up to {MOST_COLUMNS:,} series are read."
-        )
-    return {
-        str(uniques[code]): (rows, value) for code, rows in _by_code(np.flatnonzero(there), codes)
-    }
 
 
 def _by_code(rows: np.ndarray, codes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -191,29 +235,22 @@ def _with_runs(frame: pd.DataFrame, columns: Columns, notes: list[str]) -> Colum
         column = lower.get(name)
         if column is None or column in columns.named():
             continue
-        if frame[column].isna().any() or not 1 < frame[column].nunique() <= _MOST_RUNS:
+        if frame[column].isna().any() or not 1 < _different(frame[column]) <= _MOST_RUNS:
             continue
+        found = texts(frame[column])
+        if found is not None and all(split_of(value.strip()) for value in found):
+            continue  # 'train' and 'val' are parts of one run
         notes.append(f"Column '{said(column)}' was taken for what tells runs apart.")
         return columns.model_copy(update={"run": column})
     return columns
 
 
-def _position(frame: pd.DataFrame, kind: Kind, columns: Columns) -> np.ndarray:
-    """Steps (int64) or epochs of all rows: of the named column, else of the columns that are known to hold them."""
-    named = columns.step if kind == "step" else columns.epoch
-    others = columns.named() - {named}
-    known = (
-        [named]
-        if named
-        else [n for n in frame.columns if known_column(n) == kind and n not in others]
-    )
-    found = np.full(len(frame), np.nan)
-    for name in known:
-        found = np.where(np.isnan(found), numbers(frame[name]), found)
-    if kind == "epoch":
-        return np.where(np.isfinite(found), found, np.nan)
-    good = np.isfinite(found) & (np.abs(found) < 2**53)
-    return np.where(good, found, -1).astype(np.int64)
+def _different(cells: pd.Series) -> int:
+    """Number of different values; 0 where cells are lists or the like."""
+    try:
+        return int(cells.nunique())
+    except TypeError:
+        return 0
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -24,6 +24,7 @@ from mmaudit.evidence.readers.base import (
 )
 from mmaudit.evidence.readers.joining import join_splits
 from mmaudit.evidence.readers.lightning import without_later_rows
+from mmaudit.evidence.readers.several import with_notes
 from mmaudit.exceptions import LogError
 
 __all__ = ["TensorBoardReader"]
@@ -76,10 +77,11 @@ class TensorBoardReader:
             if run.series:
                 runs.append(run)
             else:
-                damages += run.notes
+                damages += [f"{note} It has no scalars before." for note in run.notes]
         if not runs:
             why = damages[0] if damages else "its event files are empty or hold other things."
             raise LogError(f"{said(path.name)} has no scalars: {why}")
+        runs = with_notes(runs, *_bounded(damages))
         root = path.resolve().name if path.is_dir() else path.resolve().parent.name
         return join_splits(runs, root or path.stem)
 
@@ -92,7 +94,10 @@ def _of_folder(title: str, files: list[Path], library: _Library, most: int) -> R
     points: dict[str, _Points] = {}
     notes: list[str] = []
     for file in sorted(files, key=lambda part: (_opened_at(part), part.name)):
-        _collect(file, points, library, notes, most)
+        try:
+            _collect(file, points, library, notes, most)
+        except OSError as error:
+            notes.append(f"{said(file.name)} cannot be read: {error.strerror or error}.")
     series = {
         tag: Series(
             np.frombuffer(steps, np.int64),

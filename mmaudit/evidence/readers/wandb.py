@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from mmaudit.evidence.readers.base import Columns, Run, Series, check_points, known_column, said
+from mmaudit.evidence.readers.cells import numbers
 from mmaudit.evidence.readers.csv_file import first_names, read_table
-from mmaudit.evidence.readers.table import numbers, runs_of_frame
+from mmaudit.evidence.readers.table import runs_of_frame
 from mmaudit.exceptions import LogError
 
 __all__ = ["WandbReader"]

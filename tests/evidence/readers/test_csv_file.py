@@ -125,3 +125,27 @@ def test_tensorboards_download_of_a_tag(tmp_path):
 def test_no_table(tmp_path, text, message):
     with pytest.raises(LogError, match=message):
         read_runs(write(tmp_path / "a.csv", text))
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-32"])
+def test_other_codings(tmp_path, coding):
+    text = csv_text() if coding != "utf-16-le" else "\ufeff" + csv_text()
+    run = only(write(tmp_path / "a.csv", text.encode(coding)))
+    np.testing.assert_allclose(run.series["val_loss"].value, VALIDATION)
+    assert run.notes == ()
+    if coding == "utf-16":
+        with pytest.raises(LogError, match=r"a\.csv is no text in UTF-8"):
+            only(write(tmp_path / "a.csv", text.encode("utf-16-be")))
+
+
+def test_bytes_in_another_coding_are_counted(tmp_path):
+    run = only(write(tmp_path / "a.csv", csv_text().replace("val", "v\xe4l").encode("latin-1")))
+    assert "not all in UTF-8: 1 byte" in run.notes[0] and "train_loss" in run.series
+    zeros = only(write(tmp_path / "b.csv", csv_text().encode() + bytes(512)))
+    assert len(zeros.series["train_loss"].value) == 6 and "ends in zeros" in zeros.notes[0]
+
+
+def test_numbers_too_large(tmp_path):
+    text = "epoch,train_loss\n0,1.0\n1,1e400\n2,-" + "9" * 500 + "\n"
+    run = only(write(tmp_path / "a.csv", text))
+    assert run.series["train_loss"].value.tolist() == [1, np.inf, -np.inf]

@@ -92,7 +92,6 @@ def test_forty_real_runs():
         ("a.json", "[" * 100_000, "no JSON document"),
         ("a.json", '{"loss": [1, 2', "no JSON document"),
         ("a.json", "[1, 2]", "expected a mapping of lists"),
-        ("a.json", '{"loss": [1' + "0" * 400 + "]}", "too large"),
         ("a.json", "{}", "no numbers"),
     ],
 )
@@ -105,3 +104,37 @@ def test_half_a_surrogate_pair(tmp_path):
     text = '{"epoch":0,"train_\\ud800_loss":1}\n' * 3
     run = only(write(tmp_path / "a.jsonl", text))
     assert list(run.series) == ["train_?_loss"]
+
+
+@pytest.mark.parametrize("digits", [400, 5000, 1_100_000])
+def test_numbers_too_large_to_hold_are_infinite_and_counted(tmp_path, digits):
+    huge = "1" + "0" * digits
+    run = only(write(tmp_path / "a.json", f'{{"loss": [1, {huge}, -{huge}, null]}}'))
+    assert run.series["loss"].value[:3].tolist() == [1, np.inf, -np.inf]
+    assert np.isnan(run.series["loss"].value[3])
+    if digits == 400:
+        assert "2 numbers of 'loss'" in run.notes[0]
+    text = f'{{"epoch":0,"loss":1.0}}\n{{"epoch":1,"loss":{huge}}}\n{{"epoch":2,"loss":1e400}}\n'
+    if digits < 1_100_000:
+        run = only(write(tmp_path / "a.jsonl", text))
+        assert (
+            run.series["loss"].value[0] == 1 and not np.isfinite(run.series["loss"].value[1:]).any()
+        )
+    else:
+        with pytest.raises(LogError, match="longer than 1 MB"):
+            only(write(tmp_path / "a.jsonl", text))
+
+
+def test_other_codings(tmp_path):
+    text = json_lines([{"epoch": e, "train_loss": 1.0 + e, "é": "ü"} for e in range(3)])
+    for coding in ("utf-8-sig", "utf-16", "utf-32"):
+        for name in ("a.jsonl", "a.json"):
+            whole = text if name == "a.jsonl" else '{"train_loss": [1.0, 2.0, 3.0]}'
+            run = only(write(tmp_path / name, whole.encode(coding)))
+            assert run.series["train_loss"].value.tolist() == [1, 2, 3] and run.notes == ()
+    odd = b'{"epoch":0,"train_loss":1}\n{"epoch":1,"train_loss":2,"who":"K\xf6ln"}\n'
+    run = only(write(tmp_path / "b.jsonl", odd))
+    assert run.series["train_loss"].value.tolist() == [1, 2]
+    assert "not all in UTF-8: 1 byte" in run.notes[0]
+    run = only(write(tmp_path / "c.jsonl", text.encode() + bytes(4096)))
+    assert len(run.series["train_loss"].value) == 3 and "torn" in run.notes[0]

@@ -1,6 +1,7 @@
 """MLflow stores, as folders and as databases, laid out as its versions 1 to 3 write them."""
 
 import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -59,11 +60,19 @@ def test_a_torn_line_of_a_metric(tmp_path):
     root = folder_store(tmp_path / "mlruns", runs=("r1",))
     with (root / "0" / "r1" / "metrics" / "train" / "a_loss").open("a") as file:
         file.write("1004 1.")
-    assert len(read_runs(root)[0].series["train/a_loss"].value) == 5
+    (run,) = read_runs(root)
+    assert len(run.series["train/a_loss"].value) == 4 and "a_loss is torn" in run.notes[0]
     with (root / "0" / "r1" / "metrics" / "train" / "a_loss").open("a") as file:
         file.write("\nbroken\n1005 1 5\n")
+    (run,) = read_runs(root)
+    assert list(run.series) == ["val/a_loss"]
+    assert "metric a_loss: line 6 is not 'time value step'. It is left out." in run.notes[0]
+    (root / "0" / "r1" / "metrics" / "val" / "a_loss").write_text("broken\n")
     with pytest.raises(LogError, match="'time value step'"):
         read_runs(root)
+    folder_store(root, runs=("r2",))
+    (run,) = read_runs(root)
+    assert len(run.series) == 2 and "1 run without a metric" in run.notes[-1]
 
 
 def test_database(tmp_path):
@@ -82,6 +91,48 @@ def test_the_database_is_only_read(tmp_path):
     before = path.read_bytes()
     read_runs(path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["m.db"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "drop table metrics; create view metrics as with recursive c(x) as (select 1 union all select x + 1 from c) select x as key, x as value, 1 as timestamp, 'r1' as run_uuid, 1 as step, 0 as is_nan from c",
+        "drop table runs; create view runs as select 1 as run_uuid, 'active' as lifecycle_stage",
+        "alter table metrics add column big text generated always as (hex(zeroblob(900000000))) virtual",
+        "drop table metrics; create virtual table metrics using fts5(key, value, timestamp, run_uuid, step, is_nan)",
+    ],
+)
+def test_tables_that_are_computed_are_not(tmp_path, statement):
+    path = database(tmp_path / "m.db")
+    with closing(sqlite3.connect(path)) as base:
+        base.executescript(statement)
+    for form in (None, "mlflow"):
+        with pytest.raises(LogError):
+            read_runs(path, form=form)
+
+
+def test_triggers_and_views_beside_the_tables_do_nothing(tmp_path):
+    path = database(tmp_path / "m.db")
+    with closing(sqlite3.connect(path)) as base:
+        base.executescript(
+            "create view endless as with recursive c(x) as (select 1 union all select x + 1 from c) select x from c;"
+            "create trigger t after insert on metrics begin delete from runs; end;"
+        )
+    before = path.read_bytes()
+    assert len(read_runs(path)) == 2 and path.read_bytes() == before
+
+
+def test_texts_that_are_none(tmp_path):
+    path = database(tmp_path / "m.db")
+    with closing(sqlite3.connect(path)) as base:
+        base.execute("update metrics set key = cast(x'ff00fe' as text) where run_uuid = 'r1'")
+        base.execute("update metrics set value = x'00ff', step = 'one' where run_uuid = 'r2'")
+        base.execute("update tags set value = null")
+        base.commit()
+    first, second = read_runs(path)
+    assert [first.title, second.title] == ["r1", "r2"]
+    assert first.series["\ufffd\0\ufffd"].step.tolist() == [0, 1, 2, 3]
+    assert np.isnan(second.series["val_loss"].value).all()
 
 
 @pytest.mark.parametrize("schema", ["create table metrics (x)", "create view metrics as select 1"])

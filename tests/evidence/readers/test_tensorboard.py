@@ -166,3 +166,27 @@ def test_no_scalars(tmp_path, data):
     (tmp_path / NAME.format(1)).write_bytes(data)
     with pytest.raises(LogError, match="no scalars"):
         read_runs(tmp_path)
+
+
+def test_folders_of_splits_of_several_runs_have_the_same_series(tmp_path):
+    for seed in (0, 1):
+        for split in ("train", "val"):
+            events(
+                tmp_path / f"seed{seed}_{split}" / NAME.format(1), [("loss", i, 1.0) for i in range(3)]
+            )  # fmt: skip
+    runs = read_runs(tmp_path)
+    assert [run.title for run in runs] == ["seed0", "seed1"]
+    assert all(sorted(run.series) == ["train/loss", "val/loss"] for run in runs)
+
+
+def test_a_damaged_file_is_named_and_hides_no_other_run(tmp_path):
+    for name in ("a", "b", "c"):
+        events(tmp_path / name / NAME.format(1), POINTS)
+    (tmp_path / "a" / NAME.format(1)).write_bytes(b"\x07" * 3000)
+    whole = (tmp_path / "b" / NAME.format(1)).read_bytes()
+    (tmp_path / "b" / NAME.format(1)).write_bytes(whole[:300] + b"\xff" * 40 + whole[340:])
+    runs = read_runs(tmp_path)
+    assert [run.title for run in runs] == ["b", "c"]
+    assert all(any("is damaged" in note for note in run.notes) for run in runs)
+    runs = read_runs([tmp_path / "a", tmp_path / "c"])
+    assert [run.title for run in runs] == ["c"] and "1 log that cannot be read" in runs[0].notes[-1]
