@@ -18,12 +18,20 @@ from torch import Tensor, nn
 from mmaudit.checkpoint.importing import import_callable
 from mmaudit.checkpoint.model import (
     OpaqueModel,
-    intercepted,
     left_as_it_came,
     model_device,
     seeded,
     unwrapped,
     version_of,
+)
+from mmaudit.checkpoint.observing import (
+    FEW_ROWS,
+    Observation,
+    Observer,
+    all_same,
+    cloned,
+    sample_dim,
+    short,
 )
 from mmaudit.checkpoint.roles import Roles
 from mmaudit.checkpoint.tracing import (
@@ -31,10 +39,9 @@ from mmaudit.checkpoint.tracing import (
     CallKey,
     EncoderCall,
     Trace,
-    output_tensors,
     trace,
 )
-from mmaudit.exceptions import DataError, MMAuditError
+from mmaudit.exceptions import MMAuditError
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.masked_batch import MaskedBatch
 from mmaudit.masking.paths import find_value, tensor_paths, with_values
@@ -50,11 +57,6 @@ __all__ = [
     "mask_functions",
     "perturbed",
 ]
-
-_ROWS = 2
-"""Samples that a structure is found on; enough to see which dimension runs over them."""
-_MORE_ROWS = 6
-"""Samples that are looked at for whether they influence each other, and for modules that only some of them call."""
 
 
 @dataclass(frozen=True)
@@ -157,12 +159,12 @@ class _Finder:
         self.spec = self.batch.spec
         self.M = len(self.spec.names)
         self.unknown: list[str] = []
-        self.called: set[str] = set()
-        small, interact, stochastic = self._few_rows()
+        self.observer = Observer(self.model, self.caller)
+        small, interact, stochastic, called = self.observer.few_samples(self.batch)
         with seeded(0):
-            base = self._observe(small, small.whole)
+            base = self.observer.observe(small.whole)
         # Called for other samples than the few looked at, such as experts behind a router.
-        self.sometimes = self.called - {name for name, _ in base.order}
+        self.sometimes = set(called - {name for name, _ in base.order})
         structure = Structure(StructureRecord(stochastic=stochastic), rows_matter=interact)
         if stochastic:
             self.unknown.append(
@@ -174,7 +176,7 @@ class _Finder:
             raise
         except Exception as error:  # foreign code under a dispatch mode can fail in any way; the audit can do without
             self.unknown.append(
-                f"The model cannot be traced ({type(error).__name__}: {_short(error)})."
+                f"The model cannot be traced ({type(error).__name__}: {short(error)})."
             )
             structure = replace(
                 structure, fallback=f"the model cannot be traced ({type(error).__name__})"
@@ -190,73 +192,10 @@ class _Finder:
         )
         return replace(structure, record=record)
 
-    def _few_rows(self) -> tuple[MaskedBatch, str | None, bool]:
-        """A few samples; why samples must stay together, if they must; whether two runs differ."""
-        batch = self.batch
-        if self.spec.batching == "keep":
-            return batch, "the spec says 'batching: keep'", self._two_runs_differ(batch)
-        try:
-            small = batch.rows(torch.arange(_ROWS) % batch.n)
-            more = batch.rows(torch.arange(_MORE_ROWS) % batch.n)
-        except DataError as error:
-            reason = f"samples cannot be told apart: {_short(error)}"
-            return batch, reason, self._two_runs_differ(batch)
-        try:
-            with seeded(0):
-                seen = self._observe(more, more.whole)
-            whole = seen.output
-        except MMAuditError:
-            raise
-        except Exception:
-            return batch, "the model does not run on part of a batch", self._two_runs_differ(batch)
-        # Asked twice: a first run may normalise a weight in place and differ from all that follow.
-        if not _same(whole, self._output(more, 1)) and self._two_runs_differ(more):
-            return small, None, True
-        self.called = {name for name, _ in seen.order}
-        for rows in (torch.tensor([2, 0]), torch.tensor([1]), torch.tensor([3])):
-            try:
-                part = self._output(more.rows(rows))
-            except Exception as error:
-                name = type(error).__name__
-                return batch, f"the model does not run on part of a batch ({name})", False
-            dim = _sample_dim(whole, part, _MORE_ROWS, len(rows))
-            if dim is None:
-                return batch, "the rows of the output are not the rows of the batch", False
-            if not _close(whole.index_select(dim, rows.to(whole.device)), part):
-                return batch, "the output of one sample depends on the others in its batch", False
-        return small, None, False
-
-    def _output(self, batch: MaskedBatch, seed: int = 0) -> Tensor:
-        with seeded(seed):
-            return self.caller(_cloned(batch.whole, batch)).clone()
-
-    def _two_runs_differ(self, batch: MaskedBatch) -> bool:
-        return not _same(self._output(batch, 0), self._output(batch, 1))
-
-    def _observe(self, batch: MaskedBatch, data: Any) -> _Observation:
-        """Run a forward and keep what every call returned."""
-        seen: dict[CallKey, list[Tensor]] = {}
-        counts: dict[str, int] = {}
-        order: list[CallKey] = []
-
-        def handle(
-            name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> Any:
-            key = (name, counts.get(name, 0))
-            counts[name] = key[1] + 1
-            order.append(key)
-            out = forward(*args, **kwargs)
-            seen[key] = [tensor.detach().clone() for tensor in output_tensors(out)]
-            return out
-
-        with intercepted(dict(self.model.named_modules()), handle):
-            output = self.caller(_cloned(data, batch)).detach().clone()
-        return _Observation(output, seen, order)
-
-    def _trace(self, small: MaskedBatch, base: _Observation, structure: Structure) -> Structure:
+    def _trace(self, small: MaskedBatch, base: Observation, structure: Structure) -> Structure:
         names = self.spec.names
         masked = small.masked_paths
-        data = _cloned(small.whole, small)
+        data = cloned(small.whole)
         tensors = tensor_paths(data)
         reached = {
             id(tensor)
@@ -319,7 +258,7 @@ class _Finder:
             structure = self._liveness(small, first, encoder_calls, structure)
         return structure
 
-    def _perturb(self, small: MaskedBatch, base: _Observation) -> tuple[dict[CallKey, int], int]:
+    def _perturb(self, small: MaskedBatch, base: Observation) -> tuple[dict[CallKey, int], int]:
         """Change one modality at a time; which calls' outputs change, and for which modalities the calls themselves do."""
         observed: dict[CallKey, int] = {}
         flow = 0
@@ -331,14 +270,14 @@ class _Finder:
             ):
                 try:
                     with seeded(0):
-                        seen = self._observe(small, data)
+                        seen = self.observer.observe(data)
                 except Exception:  # nonsense values can make foreign code fail; the mask is checked where it is used
                     continue
                 if seen.order != base.order:
                     flow |= bit
                     continue
                 changed = [
-                    k for k, tensors in seen.calls.items() if not _all_same(tensors, base.calls[k])
+                    k for k, tensors in seen.calls.items() if not all_same(tensors, base.calls[k])
                 ]
                 for key in changed:
                     observed[key] = observed.get(key, 0) | bit
@@ -379,7 +318,7 @@ class _Finder:
         structure: Structure,
     ) -> Structure:
         """Which inputs and which encoder outputs are read by value outside encoder calls, and where their samples run."""
-        data = _cloned(small.whole, small)
+        data = cloned(small.whole)
         tensors = tensor_paths(data)
         masked = [path for path in small.masked_paths if path in tensors]
         inputs = {bit: [tensors[path]] for bit, path in enumerate(masked)}
@@ -413,20 +352,13 @@ class _Finder:
     ) -> dict[CallKey, tuple[int | None, ...]]:
         """Sample dimension of every encoder output, read off batches of two sizes."""
         rows = torch.tensor([0, 1, 0])
-        other = self._observe(small.rows(rows), small.rows(rows).whole)
+        other = self.observer.observe(small.rows(rows).whole)
         dims = {}
         for call in second.calls:
             if call.key in keys and call.key in other.calls:
                 pairs = zip(call.outputs, other.calls[call.key], strict=True)
-                dims[call.key] = tuple(_sample_dim(a, b, _ROWS, len(rows)) for a, b in pairs)
+                dims[call.key] = tuple(sample_dim(a, b, FEW_ROWS, len(rows)) for a, b in pairs)
         return dims
-
-
-@dataclass
-class _Observation:
-    output: Tensor
-    calls: dict[CallKey, list[Tensor]]
-    order: list[CallKey]
 
 
 def perturbed(batch: MaskedBatch, modality: str) -> Any:
@@ -452,55 +384,3 @@ def perturbed(batch: MaskedBatch, modality: str) -> Any:
             order = torch.randperm(value.numel(), generator=generator).to(value.device)
             values[path] = value.reshape(-1)[order].reshape(value.shape)
     return with_values(batch.whole, values) if values else batch.whole
-
-
-def _cloned(data: Any, batch: MaskedBatch) -> Any:
-    """A copy whose masked inputs share no storage, neither with the user's tensors nor with each other."""
-    copies = {path: t.clone() for path, t in tensor_paths(data).items()}
-    return with_values(data, copies) if copies else data
-
-
-def _sample_dim(a: Tensor, b: Tensor, rows_a: int, rows_b: int) -> int | None:
-    """The one dimension whose size goes from ``rows_a`` to ``rows_b``."""
-    if a.dim() != b.dim():
-        return None
-    differing = [d for d in range(a.dim()) if a.shape[d] != b.shape[d]]
-    if len(differing) == 1 and (a.shape[differing[0]], b.shape[differing[0]]) == (rows_a, rows_b):
-        return differing[0]
-    return None
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    if a.shape != b.shape:
-        return False
-    # Batch size changes the order of sums: a thousand roundings at the output's own precision are allowed for.
-    tolerance = min(0.05, 1000 * torch.finfo(a.dtype).eps) if a.is_floating_point() else 0.0
-    a, b = a.detach().double(), b.detach().double()
-    finite = torch.isfinite(a) & torch.isfinite(b)
-    scale = max(1.0, a[finite].abs().max().item()) if finite.any() else 1.0
-    return bool(((a - b)[finite].abs() <= tolerance * scale).all())
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(
-        torch.nan_to_num(a.detach()), torch.nan_to_num(b.detach())
-    )
-
-
-def _all_same(a: list[Tensor], b: list[Tensor]) -> bool:
-    return len(a) == len(b) and all(_comparable(x, y) for x, y in zip(a, b, strict=True))
-
-
-def _comparable(a: Tensor, b: Tensor) -> bool:
-    if a.is_nested and b.is_nested:
-        return _all_same(list(a.unbind()), list(b.unbind()))
-    if a.layout is not torch.strided:
-        return (
-            a.shape == b.shape and torch.equal(a.to_dense(), b.to_dense()) if a.is_sparse else False
-        )
-    return _same(a, b) if a.is_floating_point() else a.shape == b.shape and torch.equal(a, b)
-
-
-def _short(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:160].rstrip(".")

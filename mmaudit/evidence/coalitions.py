@@ -11,35 +11,32 @@ evaluator steps down (packed, unpacked, full passes) where they differ, where ca
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmaudit.checkpoint.model import left_as_it_came, model_device, seeded, unwrapped
-from mmaudit.checkpoint.structure import EncoderCall, Structure, find_structure, mask_functions
+from mmaudit.checkpoint.model import left_as_it_came, model_device, unwrapped
+from mmaudit.checkpoint.structure import Structure, find_structure, mask_functions
 from mmaudit.checkpoint.tracing import CallKey
 from mmaudit.evidence.checking import SpotChecks, distance
-from mmaudit.evidence.cost import Cost
 from mmaudit.evidence.masked_rows import MaskedRows
+from mmaudit.evidence.method import STEP_DOWN, Method, constant_when_empty, first_method
 from mmaudit.evidence.packing import coalitions_at_once, packed_inputs, packed_outputs
-from mmaudit.evidence.stand_in import CallsDifferError, Recorded, recorded, replaced, with_tensors
+from mmaudit.evidence.passes import Passes
+from mmaudit.evidence.stand_in import CallsDifferError, with_tensors
 from mmaudit.exceptions import MMAuditError, ModelError
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.masked_batch import MaskedBatch
-from mmaudit.masking.paths import leaf_values, tensor_paths, with_values
+from mmaudit.masking.paths import leaf_values
 from mmaudit.masking.preparing import in_memory_batch
 from mmaudit.masking.spec import MaskingSpec, read_spec
 
-__all__ = ["CoalitionEvaluator", "Method", "MismatchError", "evaluate_coalitions"]
+__all__ = ["CoalitionEvaluator", "MismatchError", "evaluate_coalitions"]
 
-Method = Literal["packed", "unpacked", "full passes"]
-
-_STEP_DOWN: dict[str, Method] = {"packed": "unpacked", "unpacked": "full passes"}
 _PACKED_ROWS = 1024
 
 
@@ -100,7 +97,7 @@ def evaluate_coalitions(
     return {spec.coalition(index): output for index, output in enumerate(outputs)}
 
 
-class CoalitionEvaluator:
+class CoalitionEvaluator(Passes):
     """Evaluates batch after batch, remembering what masked encoders give.
 
     Args:
@@ -135,64 +132,29 @@ class CoalitionEvaluator:
         training: bool = False,
         seed: int = 0,
     ) -> None:
-        self.training = training
-        self.model, self.spec, self.caller = model, spec, Caller(model, spec)
-        self.structure = structure
-        self.differentiable, self.precision, self.seed = differentiable, precision, seed
+        super().__init__(
+            model,
+            spec,
+            structure,
+            differentiable=differentiable,
+            precision=precision,
+            training=training,
+            seed=seed,
+        )
         self.M = len(spec.names)
         self.grand = 2**self.M - 1
-        self.calls: tuple[EncoderCall, ...] = structure.encoder_calls if structure else ()
         self.optimize = optimize
-        self.method, self.reason = self._first_method(reason)
+        self.method: Method = "full passes"
+        self.reason: str | None = reason
+        if optimize and structure is not None:
+            self.method, self.reason = first_method(spec, structure)
         self.notes: list[str] = []
-        self.cost = Cost()
         self.packed_rows = _PACKED_ROWS
         self._real_inputs = False
         self._masked_rows = MaskedRows(self.calls)
-        known = dict(model.named_modules()) if self.calls else {}
-        self._modules = {call.key[0]: known[call.key[0]] for call in self.calls}
-        modules_known = structure.record.modules if structure else ()
-        self._known = {module.name: module.calls for module in modules_known}
-        self._kept = {call.key: call.live for call in self.calls}
-        self._device = model_device(model)
         self._batches = 0
-        self._checking = False
         self._apart: Callable[[], AbstractContextManager[None]] = nullcontext
-        self._aside = False
         self._checks = SpotChecks(self.grand, seed)
-
-    def take_cost(self) -> Cost:
-        """What was spent since this was last asked."""
-        spent, self.cost = self.cost, Cost()
-        return spent
-
-    def _first_method(self, reason: str) -> tuple[Method, str | None]:
-        known = self.structure
-        if not self.optimize or known is None:
-            return "full passes", reason
-        dropped = [
-            n
-            for n, part in self.spec.modalities.items()
-            if any(m.kind == "drop" for m in part.mask.values())
-        ]
-        if dropped:
-            return (
-                "full passes",
-                f"mask 'drop' of {', '.join(dropped)} changes how the model is called",
-            )
-        if known.fallback is not None:
-            return "full passes", known.fallback
-        if not known.encoder_calls:
-            return "full passes", "no module sees one modality alone"
-        if known.rows_matter is not None:
-            return "unpacked", known.rows_matter
-        unpackable = [call.key[0] for call in known.encoder_calls if not call.packable]
-        if unpackable:
-            return (
-                "unpacked",
-                f"what module '{unpackable[0]}' returns has no dimension that runs over samples",
-            )
-        return "packed", None
 
     def evaluate(self, batch: MaskedBatch) -> list[Tensor]:
         """Outputs of all coalitions of one batch, in the order of the coalition axis.
@@ -235,21 +197,6 @@ class CoalitionEvaluator:
             return self._attempt(batch)[1:]
         finally:
             self._apart = nullcontext
-
-    @contextmanager
-    def _evaluation_mode(self) -> Iterator[None]:
-        modules = self.model.modules() if isinstance(self.model, nn.Module) else ()
-        flags = [module for module in modules if module.training]
-        try:
-            for module in flags:
-                module.training = False
-            self._aside = True
-            with torch.set_grad_enabled(self.differentiable):
-                yield
-        finally:
-            self._aside = False
-            for module in flags:
-                module.training = True
 
     def plain(self, batch: MaskedBatch) -> Tensor:
         """Output with everything present; no part of the evidence."""
@@ -329,7 +276,7 @@ class CoalitionEvaluator:
                 )
 
     def _step_down(self, reason: str) -> None:
-        lower = _STEP_DOWN[self.method]
+        lower = STEP_DOWN[self.method]
         self._note(
             f"coalitions are evaluated by method '{lower}' instead of '{self.method}': {reason}"
         )
@@ -347,7 +294,7 @@ class CoalitionEvaluator:
             for index in range(self.grand):
                 if index == 0 and self.training:
                     outputs.append(grand)  # not asked for; see training_step
-                elif index == 0 and self.optimize and self._constant_when_empty(batch):
+                elif index == 0 and self.optimize and self._one_when_empty(batch):
                     outputs.append(self._empty(batch))
                 else:
                     outputs.append(self._pass(batch, index))
@@ -427,83 +374,16 @@ class CoalitionEvaluator:
             part = batch.rows(part_rows)
             empty, seen = self._recorded_pass(part, 0)
             rows.keep(part, seen.tensors)
-            if self._constant_when_empty(batch):
+            if self._one_when_empty(batch):
                 rows.keep_empty(batch, empty[:1])
-        one = rows.empty_output(batch) if self._constant_when_empty(batch) else None
+        one = rows.empty_output(batch) if self._one_when_empty(batch) else None
         return rows.gather(batch), None if one is None else one.expand(batch.n, *one.shape[1:])
 
-    def _constant_when_empty(self, batch: MaskedBatch) -> bool:
-        """Whether all samples give the same output once everything is masked."""
-        known = self.structure
-        if (
-            known is None
-            or self.differentiable
-            or self.training
-            or known.rows_matter is not None
-            or known.context
-            or known.context_read
-            or known.fallback
-        ):
+    def _one_when_empty(self, batch: MaskedBatch) -> bool:
+        """Whether all samples give the same output once everything is masked, so that one of them has to be evaluated."""
+        if self.structure is None or self.differentiable or self.training:
             return False
-        return not known.record.stochastic and all(
-            masker.constant and not masker.changes_call
-            for part in batch.maskers.values()
-            for masker in part.values()
-        )
-
-    # Passes.
-
-    def _pass(self, batch: MaskedBatch, index: int) -> Tensor:
-        with self._running(batch.n):
-            # A copy: models may answer in a buffer of their own, which the next call overwrites.
-            return self.caller(self._safe(batch.coalition(index))).clone()
-
-    def _recorded_pass(self, batch: MaskedBatch, index: int) -> tuple[Tensor, Recorded]:
-        with self._running(batch.n), recorded(self._modules, self._kept, self._known) as seen:
-            output = self.caller(self._safe(batch.coalition(index))).clone()
-        return output, seen
-
-    def _replay(self, data: Any, values: Mapping[CallKey, Any], rows: int) -> Tensor:
-        with self._running(rows, replay=True), replaced(self._modules, values, self._known):
-            return self.caller(self._safe(data)).clone()
-
-    def _safe(self, data: Any) -> Any:
-        """Copies of the inputs, for models that overwrite what they are given."""
-        known = self.structure
-        if known is not None and not known.mutates_inputs and known.fallback is None:
-            return data
-        return with_values(
-            data, {path: tensor.clone() for path, tensor in tensor_paths(data).items()}
-        )
-
-    @contextmanager
-    def _running(self, rows: int, *, replay: bool = False) -> Iterator[None]:
-        device = self._device
-        with ExitStack() as stack:
-            if self.precision is not None:
-                stack.enter_context(torch.autocast(device.type, dtype=self.precision))
-            drawing = self.structure is None or self.structure.record.stochastic
-            if drawing and (not self.training or self._aside):
-                # Common random numbers: coalitions differ by their masks alone, and equal seeds give equal audits.
-                stack.enter_context(seeded(self.seed))
-            start = time.perf_counter()
-            yield
-        if device.type == "cuda" and not self.training:
-            torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - start
-        cost = self.cost
-        if replay:
-            cost.replayed_rows += rows
-            cost.replayed_seconds += seconds
-            return
-        cost.full_rows += rows
-        if (
-            not self._checking
-        ):  # brute force on a few rows takes part in the cost, not in the share after the encoders
-            cost.timed_rows += rows
-            cost.full_seconds += seconds
-            for name in self.spec.names:
-                cost.encoder_rows[name] = cost.encoder_rows.get(name, 0) + rows
+        return constant_when_empty(self.structure, batch)
 
     # Checks.
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from mmaudit.figures.theme import Words
 from mmaudit.report import AuditReport
 from mmaudit.report.labels import primary_score, scores_of, shorten, task_of
-from mmaudit.report.numbers import count, with_interval
+from mmaudit.report.numbers import count, number, with_interval
 from mmaudit.report.schema import Estimate
 from mmaudit.report.sentences import masks_text
 
 __all__ = [
     "Cell",
     "Table",
+    "capital",
     "cell",
     "cell_word",
-    "defined",
+    "gets",
     "hover",
     "join_names",
     "missing_reason",
+    "named_cells",
+    "no_values",
     "score_word",
     "second_score",
     "subtitle",
@@ -45,6 +49,26 @@ def cell(value: Cell | None, digits: int = 2) -> str:
     if isinstance(value, str):
         return value
     return with_interval(value, digits) + (" !" if value.warning else "")
+
+
+def named_cells(
+    names: Iterable[str], rows: Iterable[Iterable[Cell | None]], digits: int = 2
+) -> tuple[tuple[str, ...], ...]:
+    """Write the rows of a table, one for each name.
+
+    Args:
+        names: First cells of the rows.
+        rows: The other cells of each row.
+        digits: Of the numbers.
+
+    Example:
+        >>> named_cells(("audio",), [(Estimate(value=0.5), None)])
+        (('audio', '.50', '–'),)
+    """
+    return tuple(
+        (name, *(cell(value, digits) for value in row))
+        for name, row in zip(names, rows, strict=True)
+    )
 
 
 def hover(estimate: Estimate | None, digits: int = 3) -> str:
@@ -94,9 +118,23 @@ def missing_reason(report: AuditReport, key: str) -> str:
     return next((reason for reason in reasons if reason), "it has no rows")
 
 
-def defined(estimates: Iterable[Estimate | None]) -> list[Estimate]:
-    """Those that have a value."""
-    return [e for e in estimates if e is not None and e.value is not None]
+def no_values(
+    report: AuditReport, key: str, title: str, lack: str, reason: str | None = None
+) -> tuple[Words, str]:
+    """What a figure says that has nothing to draw.
+
+    Args:
+        report: The report.
+        key: Measure that has no value.
+        title: Of the figure.
+        lack: What is missing, as the beginning of a sentence; the reason follows.
+        reason: Why; left out, :func:`missing_reason` is asked.
+
+    Returns:
+        The words, and the reason.
+    """
+    reason = missing_reason(report, key) if reason is None else reason
+    return Words(title, subtitle(report, ()), f"{lack}: {reason}."), reason
 
 
 def score_word(report: AuditReport) -> str:
@@ -112,6 +150,27 @@ def the_score(score: str) -> str:
         ('the accuracy', 'R2')
     """
     return "the accuracy" if score == "accuracy" else score
+
+
+def gets(score: str, value: float, digits: int = 2) -> str:
+    """What a model with this score does, after its name.
+
+    Example:
+        >>> gets("accuracy", 0.9), gets("R2", 0.9)
+        ('gets .90 right', 'reaches R2 .90')
+    """
+    said = number(value, digits)
+    return f"gets {said} right" if score == "accuracy" else f"reaches {score} {said}"
+
+
+def capital(text: str) -> str:
+    """The text as a sentence begins; its other letters stay.
+
+    Example:
+        >>> capital("log-likelihood of R2")
+        'Log-likelihood of R2'
+    """
+    return text[:1].upper() + text[1:]
 
 
 def second_score(report: AuditReport) -> tuple[str, str]:

@@ -6,14 +6,15 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from mmaudit.figures.base import Table, cell, defined, hover, missing_reason
+from mmaudit.figures.base import Table, cell, hover, missing_reason, named_cells
+from mmaudit.figures.estimates import defined
+from mmaudit.figures.marks import bar, write
 from mmaudit.figures.theme import (
     NEUTRAL,
     Words,
-    error_bars,
-    hatching,
     make_figure,
     modality_styles,
+    name_rows,
     plain,
     say_nothing,
 )
@@ -139,32 +140,13 @@ def plot_branch_utilization(info: BranchUtilizationInfo) -> go.Figure:
         ):
             if estimate is None or estimate.value is None:
                 continue
-            figure.add_bar(
-                x=[estimate.value],
-                y=[row + shift],
-                orientation="h",
-                width=0.34,
-                marker={
-                    "color": style.colour,
-                    "opacity": opacity,
-                    "pattern": hatching(style.pattern),
-                },
-                error_x=error_bars([estimate]),
-                customdata=[[plain(shorten(f"{cut.branch}, {what}", 60)), plain(hover(estimate))]],
-                hovertemplate="%{customdata[0]}: %{customdata[1]}<extra></extra>",
-                showlegend=False,
-            )
+            said = shorten(f"{cut.branch}, {what}", 60), hover(estimate)
+            drawn = bar(estimate, row + shift, style, *said, width=0.34)
+            drawn["marker"]["opacity"] = opacity
+            figure.add_bar(**drawn)
         ends = [e.high or e.value or 0.0 for e in (cut.accuracy, cut.cut) if e is not None]
-        text = f"u = {cell(cut.rate)}"
-        figure.add_annotation(
-            x=max([0.0, *ends]),
-            y=row,
-            text=plain(text),
-            showarrow=False,
-            xanchor="left",
-            xshift=8,
-            hovertext=plain(hover(cut.rate)),
-        )
+        text, reason = f"u = {cell(cut.rate)}", plain(hover(cut.rate))
+        write(figure, max([0.0, *ends]), row, text, xshift=8, hovertext=reason)
     # Room on the right for the rates.
     figure.update_xaxes(
         title={"text": "accuracy of the branch (fraction)"},
@@ -173,32 +155,19 @@ def plot_branch_utilization(info: BranchUtilizationInfo) -> go.Figure:
     )
     # Below: subtitles of several lines would run into a legend above the bars.
     figure.update_layout(legend={"y": -46 / (58 * len(cuts)), "yanchor": "top"})
-    figure.update_yaxes(
-        tickvals=list(range(len(cuts))),
-        ticktext=[plain(label) for label in labels],
-        range=[len(cuts) - 0.4, -0.6],
-        showgrid=False,
-        zeroline=False,
-    )
+    name_rows(figure, labels)
     return figure
 
 
 def branch_utilization_table(info: BranchUtilizationInfo) -> Table:
     """The same as a table, every pair included."""
-    rows = [
-        (
-            f"{cut.branch} without {cut.gained_from}",
-            cell(cut.rate),
-            cell(cut.accuracy),
-            cell(cut.cut),
-        )
-        for cut in info.cuts
-    ]
+    names = [f"{cut.branch} without {cut.gained_from}" for cut in info.cuts]
+    rows = named_cells(names, ((cut.rate, cut.accuracy, cut.cut) for cut in info.cuts))
     if info.spread is not None:
-        rows.append(("difference, d_util", cell(info.spread), "–", "–"))
+        rows += named_cells(["difference, d_util"], [(info.spread, None, None)])
     return Table(
         ("Branch", "u by cutting, share of accuracy", "Accuracy as it is", "Accuracy cut off"),
-        tuple(rows),
+        rows,
     )
 
 

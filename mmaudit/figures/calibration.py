@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from mmaudit.figures.base import Table, cell, defined, missing_reason, subtitle
+from mmaudit.figures.base import Table, named_cells, no_values, subtitle
+from mmaudit.figures.estimates import by_labels, defined
 from mmaudit.figures.panels import Panel, draw_panels
 from mmaudit.figures.theme import Words, modality_styles, say_nothing
 from mmaudit.report import AuditReport
@@ -44,10 +45,7 @@ class CalibrationInfo(NamedTuple):
 def calibration_info(report: AuditReport) -> CalibrationInfo:
     """Collect the calibration of a report."""
     modalities = report.modalities
-    rows = {
-        (row.labels.get("coalition", ""), row.labels.get("quantity", "")): row.estimate
-        for row in report.rows(_KEY)
-    }
+    rows = by_labels(report, _KEY, "coalition", "quantity")
     here = {coalition for coalition, _ in rows}
     shown = [(members, name) for members, name in _candidates(modalities) if name in here]
     coalitions = tuple(members for members, _ in shown)
@@ -57,12 +55,8 @@ def calibration_info(report: AuditReport) -> CalibrationInfo:
     }
     used = defined(e for column in values.values() for e in column)
     if not used:
-        reason = missing_reason(report, _KEY)
-        words = Words(
-            "The calibration is undefined",
-            subtitle(report, ()),
-            f"No calibration has a value: {reason}.",
-        )
+        title, lack = "The calibration is undefined", "No calibration has a value"
+        words, reason = no_values(report, _KEY, title, lack)
         return CalibrationInfo(words, modalities, coalitions, names, values, reason)
     said = "; ".join(
         f"{name}: "
@@ -103,12 +97,9 @@ def plot_calibration(info: CalibrationInfo) -> go.Figure:
 
 def calibration_table(info: CalibrationInfo) -> Table:
     """The same as a table, with the area under the risk-coverage curve."""
-    rows = [
-        (name, *(cell(column[place]) for column in info.values.values()))
-        for place, name in enumerate(info.names)
-    ]
+    rows = named_cells(info.names, zip(*info.values.values(), strict=True))
     headers = ("ECE", "Confidence − accuracy", "Selective risk, area", "Risk at 80 % coverage")
-    return Table(("Present", *headers), tuple(rows))
+    return Table(("Present", *headers), rows)
 
 
 def _candidates(modalities: tuple[str, ...]) -> Iterator[tuple[frozenset[str], str]]:

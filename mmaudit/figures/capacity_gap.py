@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
 from mmaudit.figures.base import (
     Table,
-    cell,
-    defined,
     hover,
     join_names,
-    missing_reason,
+    named_cells,
+    no_values,
+    score_word,
     subtitle,
 )
+from mmaudit.figures.estimates import by_labels, defined
+from mmaudit.figures.marks import mark, write
 from mmaudit.figures.theme import (
     NEUTRAL,
     Words,
     error_bars,
     make_figure,
     modality_styles,
-    plain,
+    name_rows,
     say_nothing,
 )
 from mmaudit.report import AuditReport
-from mmaudit.report.labels import primary_score, shorten, task_of
+from mmaudit.report.labels import shorten
 from mmaudit.report.numbers import number, with_interval
 from mmaudit.report.schema import Estimate
 
@@ -87,10 +89,7 @@ class CapacityGapInfo(NamedTuple):
 
 def capacity_gap_info(report: AuditReport) -> CapacityGapInfo:
     """Collect the comparison with models of single modalities."""
-    found = {
-        (row.labels["modality"], row.labels["quantity"], row.labels["mask"]): row.estimate
-        for row in report.rows(_KEY)
-    }
+    found = by_labels(report, _KEY, "modality", "quantity", "mask")
     rows = tuple(
         CapacityGapRow(
             name,
@@ -102,14 +101,10 @@ def capacity_gap_info(report: AuditReport) -> CapacityGapInfo:
         )
         for name in report.modalities
     )
-    score = primary_score(task_of(report.record))
+    score = score_word(report)
     if not defined(e for row in rows for e in (row.alone, row.drop_without)):
-        reason = missing_reason(report, _KEY)
-        words = Words(
-            "Nothing was compared with models of single modalities",
-            subtitle(report, ()),
-            f"No comparison has a value: {reason}.",
-        )
+        title = "Nothing was compared with models of single modalities"
+        words, reason = no_values(report, _KEY, title, "No comparison has a value")
         return CapacityGapInfo(words, score, rows, reason)
     extra = ""
     second = getattr(report.record, "second_masks", {})
@@ -143,9 +138,7 @@ def plot_capacity_gap(info: CapacityGapInfo) -> go.Figure:
     styles = modality_styles(names)
     for y, row in enumerate(info.rows):
         if row.alone is None or row.alone.value is None:
-            figure.add_annotation(
-                x=0, y=y, text="no model of it alone", showarrow=False, xanchor="left", xshift=6
-            )  # fmt: skip
+            write(figure, 0, y, "no model of it alone", xshift=6)
             continue
         style = styles[row.modality]
         for place, (mask, gap) in enumerate(row.gaps.items()):
@@ -163,15 +156,17 @@ def plot_capacity_gap(info: CapacityGapInfo) -> go.Figure:
             )
             said = f"{shorten(row.modality, 60)} inside the joint model, {mask} mask: {number(inside, 3)}; gap {hover(gap)}"
             symbol = "x-thin-open" if place else f"{style.symbol}-open"
-            figure.add_scatter(**_mark(inside, height, symbol, style.colour, said, 9 if place else 12))  # fmt: skip
+            look = _look(symbol, style.colour, 9 if place else 12)
+            figure.add_scatter(**mark(inside, height, look, said))
         for value, symbol, what in (
             (row.chance, "line-ns-open", "the best constant prediction"),
             (row.joint, "star-open", "the joint model given everything"),
         ):
             if value is not None:
-                figure.add_scatter(**_mark(value, y, symbol, NEUTRAL, f"{what}: {number(value, 3)}", 14))  # fmt: skip
+                look = _look(symbol, NEUTRAL, 14)
+                figure.add_scatter(**mark(value, y, look, f"{what}: {number(value, 3)}"))
         said = f"{shorten(row.modality, 60)} alone: {hover(row.alone)}"
-        alone = _mark(row.alone.value, y, style.symbol, style.colour, said, 12)
+        alone = mark(row.alone.value, y, _look(style.symbol, style.colour, 12), said)
         figure.add_scatter(**alone, error_x=error_bars([row.alone]))
     shown = [
         ("circle", "alone"),
@@ -188,16 +183,10 @@ def plot_capacity_gap(info: CapacityGapInfo) -> go.Figure:
     for symbol, what in shown:
         figure.add_scatter(
             x=[None], y=[None], mode="markers", name=what,
-            marker={"symbol": symbol, "color": NEUTRAL, "size": 10, "line": {"width": 2}},
+            marker=_look(symbol, NEUTRAL, 10),
         )  # fmt: skip
     figure.update_xaxes(title={"text": f"{info.score} ({'1' if info.score == 'R2' else 'fraction'})"})  # fmt: skip
-    figure.update_yaxes(
-        tickvals=list(range(len(names))),
-        ticktext=[plain(shorten(name)) for name in names],
-        range=[len(names) - 0.4, -0.6],
-        showgrid=False,
-        zeroline=False,
-    )
+    name_rows(figure, [shorten(name) for name in names])
     return figure
 
 
@@ -214,28 +203,19 @@ def capacity_gap_table(info: CapacityGapInfo) -> Table:
     )
     rows = [
         (
-            row.modality,
-            cell(row.alone),
-            cell(row.above_chance),
-            *(cell(row.gaps.get(mask)) for mask in masks),
-            cell(row.advantage),
-            cell(row.drop_without),
+            row.alone,
+            row.above_chance,
+            *(row.gaps.get(mask) for mask in masks),
+            row.advantage,
+            row.drop_without,
         )
         for row in info.rows
     ]
-    return Table(headers, tuple(rows))
+    return Table(headers, named_cells([row.modality for row in info.rows], rows))
 
 
-def _mark(x: float, y: float, symbol: str, colour: str, said: str, size: int) -> dict[str, object]:
-    return {
-        "x": [x],
-        "y": [y],
-        "mode": "markers",
-        "marker": {"symbol": symbol, "color": colour, "size": size, "line": {"width": 2}},
-        "customdata": [[plain(said)]],
-        "hovertemplate": "%{customdata[0]}<extra></extra>",
-        "showlegend": False,
-    }
+def _look(symbol: str, colour: str, size: int) -> dict[str, Any]:
+    return {"symbol": symbol, "color": colour, "size": size, "line": {"width": 2}}
 
 
 def _title(rows: tuple[CapacityGapRow, ...], score: str) -> str:

@@ -8,14 +8,15 @@ import plotly.graph_objects as go
 
 from mmaudit.figures.base import (
     Table,
-    cell,
+    capital,
     cell_word,
-    defined,
-    hover,
     missing_reason,
+    named_cells,
+    no_values,
     score_word,
     subtitle,
 )
+from mmaudit.figures.estimates import defined
 from mmaudit.figures.heat import Heat, draw_heat
 from mmaudit.figures.theme import Words, say_nothing
 from mmaudit.report import AuditReport
@@ -62,11 +63,8 @@ def classes_info(report: AuditReport) -> ClassesInfo:
         reason = missing_reason(report, "contributions")
         if not table and report.rows("contributions"):
             reason = f"nothing was measured {word} by {word}"
-        words = Words(
-            f"Nothing is known {word} by {word}",
-            subtitle(report, ()),
-            f"No {word} has a value: {reason}.",
-        )
+        title, lack = f"Nothing is known {word} by {word}", f"No {word} has a value"
+        words, reason = no_values(report, "contributions", title, lack, reason)
         return ClassesInfo(words, names, (), (), quantity, total, word, reason)
     extra_label = {"given": "rest"} if measure == "utilization" else {}
     overall = {name: find(report.record, measure, modality=name, **extra_label) for name in names}
@@ -81,7 +79,7 @@ def classes_info(report: AuditReport) -> ClassesInfo:
     plural = f"{word}es" if word == "class" else f"{word}s"
     extra = f"{len(classes)} of {len(order)} {plural} shown" if len(classes) < len(order) else ""
     title = _title(word, classes, names, values, overall)
-    takeaway = f"{quantity[0].upper()}{quantity[1:]} to {score_word(report)} by {word} and modality. {title}."
+    takeaway = f"{capital(quantity)} to {score_word(report)} by {word} and modality. {title}."
     words = Words(title, subtitle(report, used, extra), takeaway)
     return ClassesInfo(words, names, classes, values, quantity, len(order), word)
 
@@ -94,13 +92,7 @@ def plot_classes(info: ClassesInfo) -> go.Figure:
         rows=info.classes,
         columns=info.modalities,
         cells=info.values,
-        hover=tuple(
-            tuple(
-                f"{info.word} {name}, {m}: {hover(e)}"
-                for m, e in zip(info.modalities, row, strict=True)
-            )
-            for name, row in zip(info.classes, info.values, strict=True)
-        ),
+        said=lambda name, modality: f"{info.word} {name}, {modality}",
         rows_title=info.word,
         columns_title="modality",
         bar_title=f"{info.quantity},<br>fraction",
@@ -110,10 +102,8 @@ def plot_classes(info: ClassesInfo) -> go.Figure:
 
 def classes_table(info: ClassesInfo) -> Table:
     """The same as a table."""
-    rows = [
-        (name, *(cell(e) for e in row)) for name, row in zip(info.classes, info.values, strict=True)
-    ]
-    return Table((info.word.capitalize(), *info.modalities), tuple(rows))
+    rows = named_cells(info.classes, info.values)
+    return Table((info.word.capitalize(), *info.modalities), rows)
 
 
 def _by_class(

@@ -7,14 +7,26 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmaudit.figures.base import Table, cell, hover, missing_reason, score_word, subtitle, the_score
+from mmaudit.figures.base import (
+    Table,
+    capital,
+    gets,
+    hover,
+    named_cells,
+    no_values,
+    score_word,
+    subtitle,
+    the_score,
+)
+from mmaudit.figures.estimates import lowest_score
+from mmaudit.figures.marks import filling, told
 from mmaudit.figures.theme import (
     NEUTRAL,
     Words,
     error_bars,
-    hatching,
     make_figure,
     modality_styles,
+    name_rows,
     plain,
     say_nothing,
 )
@@ -51,12 +63,8 @@ def coalitions_info(report: AuditReport) -> CoalitionsInfo:
     for row in report.rows("coalitions", score=score, **{"class": "all"}):
         found[_members(row.labels.get("coalition", ""), names)] = row.estimate
     if not any(e.value is not None for e in found.values()):
-        reason = missing_reason(report, "coalitions")
-        words = Words(
-            f"{_capital(the_score(score))} of every coalition is undefined",
-            subtitle(report, ()),
-            f"No {score} has a value: {reason}.",
-        )
+        title = f"{capital(the_score(score))} of every coalition is undefined"
+        words, reason = no_values(report, "coalitions", title, f"No {score} has a value")
         return CoalitionsInfo(words, names, (), (), len(found), score, reason)
     shown = sorted(found, key=lambda members: _importance(members, found[members], len(names)))[
         :MOST_SHOWN
@@ -71,7 +79,7 @@ def coalitions_info(report: AuditReport) -> CoalitionsInfo:
     words = Words(
         _title(found, names, score),
         subtitle(report, scores, extra),
-        f"{_capital(score)} by present modalities. {takeaway}.",
+        f"{capital(score)} by present modalities. {takeaway}.",
     )
     return CoalitionsInfo(words, names, tuple(shown), scores, len(found), score)
 
@@ -101,15 +109,7 @@ def plot_coalitions(info: CoalitionsInfo) -> go.Figure:
     figure.update_yaxes(
         title={"text": f"{info.score} (fraction)"}, range=_range(info.scores), row=1, col=1
     )
-    figure.update_yaxes(
-        tickvals=list(range(M)),
-        ticktext=[plain(shorten(name)) for name in info.modalities],
-        range=[M - 0.4, -0.6],
-        showgrid=False,
-        zeroline=False,
-        row=2,
-        col=1,
-    )
+    name_rows(figure, [shorten(name) for name in info.modalities], row=2, col=1)
     figure.update_xaxes(
         showticklabels=False,
         showgrid=False,
@@ -122,11 +122,9 @@ def plot_coalitions(info: CoalitionsInfo) -> go.Figure:
 
 def coalitions_table(info: CoalitionsInfo) -> Table:
     """The same as a table."""
-    rows = [
-        (coalition_name(members, info.modalities), cell(e, 3))
-        for members, e in zip(info.coalitions, info.scores, strict=True)
-    ]
-    return Table(("Present", _capital(info.score)), tuple(rows))
+    names = [coalition_name(members, info.modalities) for members in info.coalitions]
+    rows = named_cells(names, zip(info.scores, strict=True), 3)
+    return Table(("Present", capital(info.score)), rows)
 
 
 def _members(name: str, modalities: tuple[str, ...]) -> frozenset[str]:
@@ -147,14 +145,14 @@ def _importance(members: frozenset[str], estimate: Estimate, M: int) -> tuple[in
 def _title(found: dict[frozenset[str], Estimate], names: tuple[str, ...], score: str) -> str:
     whole = found.get(frozenset(names))
     if whole is None or whole.value is None:
-        return f"{_capital(the_score(score))} of the whole model is undefined"
+        return f"{capital(the_score(score))} of the whole model is undefined"
     only = shorten(names[0])
     if len(names) == 1:
         nothing = found.get(frozenset())
         if nothing is None or nothing.value is None:
-            return f"{only} {_gets(score, whole.value)}"
+            return f"{only} {gets(score, whole.value, 3)}"
         return (
-            f"{only} {_gets(score, whole.value)}, the model without it {number(nothing.value, 3)}"
+            f"{only} {gets(score, whole.value, 3)}, the model without it {number(nothing.value, 3)}"
         )
     singles = [
         (e.value, name)
@@ -165,24 +163,12 @@ def _title(found: dict[frozenset[str], Estimate], names: tuple[str, ...], score:
     if not singles:
         return f"{together}: {score} {number(whole.value, 3)}"
     best, name = max(singles)
-    return f"{shorten(name)} alone {_gets(score, best)}, {together} {number(whole.value, 3)}"
-
-
-def _gets(score: str, value: float) -> str:
-    if score == "accuracy":
-        return f"gets {number(value, 3)} right"
-    return f"reaches {score} {number(value, 3)}"
-
-
-def _capital(score: str) -> str:
-    return score[:1].upper() + score[1:]
+    return f"{shorten(name)} alone {gets(score, best, 3)}, {together} {number(whole.value, 3)}"
 
 
 def _range(scores: tuple[Estimate, ...]) -> list[float]:
-    """From 0 to 1 with room for the numbers; R2 may lie below 0, and far below says no more than below -1."""
-    ends = [end for e in scores for end in (e.value, e.low) if end is not None]
-    lowest = max(min([0.0, *ends]), -1.0)
-    return [1.08 * lowest, 1.08]
+    """From 0, of R2 from where it begins, to 1, with room for the numbers."""
+    return [1.08 * lowest_score(scores), 1.08]
 
 
 def _add_bars(figure: go.Figure, info: CoalitionsInfo) -> None:
@@ -196,14 +182,9 @@ def _add_bars(figure: go.Figure, info: CoalitionsInfo) -> None:
             x=[x],
             y=[estimate.value],
             width=0.62,
-            marker={
-                "color": style.colour if style else NEUTRAL,
-                "pattern": hatching(style.pattern if style else ""),
-            },
+            marker=filling(style),
             error_y=error_bars([estimate]),
-            customdata=[[plain(name), plain(hover(estimate))]],
-            hovertemplate="%{customdata[0]}: %{customdata[1]}<extra></extra>",
-            showlegend=False,
+            **told(name, hover(estimate)),
             row=1,
             col=1,
         )

@@ -8,13 +8,15 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from mmaudit.figures.base import Table, cell, hover
+from mmaudit.figures.estimates import reach
+from mmaudit.figures.marks import mark, write
 from mmaudit.figures.theme import (
     NEUTRAL,
     Words,
     error_bars,
     make_figure,
     modality_styles,
-    plain,
+    name_rows,
     say_nothing,
 )
 from mmaudit.report.changes import Change, main_changes, p_text
@@ -80,7 +82,7 @@ def plot_comparison(info: ComparisonInfo) -> go.Figure:
     labels = [change.name for change in info.changes]
     figure = make_figure(info.words, height=90 + 40 * len(labels), labels=labels)
     styles = modality_styles(info.modalities)
-    ends = [0.0]
+    shown = []
     for side, offset in (("before", -_APART), ("after", _APART)):
         for y, change in enumerate(info.changes):
             estimate: Estimate = getattr(change.row, side)
@@ -89,25 +91,19 @@ def plot_comparison(info: ComparisonInfo) -> go.Figure:
             style = styles[change.modality] if change.modality is not None else None
             colour = style.colour if style else NEUTRAL
             symbol = style.symbol if style else "diamond-wide"
+            marker = {
+                "symbol": f"{symbol}-open" if side == "before" else symbol,
+                "color": colour,
+                "size": 11,
+                "line": {"color": colour, "width": 2},
+            }
+            said = f"{change.name} {side}: {hover(estimate)}"
             figure.add_scatter(
-                x=[estimate.value],
-                y=[y + offset],
-                mode="markers",
-                marker={
-                    "symbol": f"{symbol}-open" if side == "before" else symbol,
-                    "color": colour,
-                    "size": 11,
-                    "line": {"color": colour, "width": 2},
-                },
+                **mark(estimate.value, y + offset, marker, said),
                 error_x={**error_bars([estimate]), "color": colour},
-                customdata=[[plain(f"{change.name} {side}: {hover(estimate)}")]],
-                hovertemplate="%{customdata[0]}<extra></extra>",
                 name=side,
-                showlegend=False,
             )
-            ends += [
-                end for end in (estimate.value, estimate.low, estimate.high) if end is not None
-            ]
+            shown.append(estimate)
     # Room for the legend between subtitle and drawing; one entry for each side, in no modality's colour.
     figure.update_layout(
         margin={"t": figure.layout.margin.t + 26}, height=figure.layout.height + 26
@@ -120,16 +116,10 @@ def plot_comparison(info: ComparisonInfo) -> go.Figure:
             marker={"symbol": symbol, "color": NEUTRAL, "size": 11},
             name=side,
         )
-    low, high = min(ends), max(ends)
+    low, high = reach(shown)
     spread = max(high - low, 0.01)
     for y, change in enumerate(info.changes):
-        figure.add_annotation(
-            x=high + 0.06 * spread,
-            y=y,
-            text=plain(_said(change)),
-            showarrow=False,
-            xanchor="left",
-        )
+        write(figure, high + 0.06 * spread, y, _said(change))
     step = next((step for step in _STEPS if spread / step <= 6), _STEPS[-1])
     figure.update_xaxes(
         title={"text": _unit(info.changes)},
@@ -141,13 +131,7 @@ def plot_comparison(info: ComparisonInfo) -> go.Figure:
         range=[low - 0.06 * spread, high + 0.75 * spread],
         zeroline=True,
     )
-    figure.update_yaxes(
-        tickvals=list(range(len(labels))),
-        ticktext=[plain(shorten(name, 40)) for name in labels],
-        range=[len(labels) - 0.5, -0.5],
-        showgrid=False,
-        zeroline=False,
-    )
+    name_rows(figure, [shorten(name, 40) for name in labels], edge=0.5)
     return figure
 
 

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from mmaudit.figures.base import Table, cell, defined, missing_reason, subtitle
-from mmaudit.figures.panels import Panel, draw_panels
-from mmaudit.figures.theme import Words, modality_styles, say_nothing
+from mmaudit.figures.base import Table, named_cells, no_values, subtitle
+from mmaudit.figures.estimates import by_labels, defined, ranked
+from mmaudit.figures.panels import Panel, draw_modality_panels
+from mmaudit.figures.theme import Words, say_nothing
 from mmaudit.report import AuditReport
-from mmaudit.report.labels import shorten
 from mmaudit.report.numbers import number, with_interval
 from mmaudit.report.schema import Estimate
 
@@ -26,7 +26,7 @@ class CompetitionInfo(NamedTuple):
     modalities: tuple[str, ...]
     penalties: tuple[str, ...]
     """How the probe's penalty was chosen, the main one first."""
-    estimates: dict[tuple[str, str, str], Estimate]
+    estimates: dict[tuple[str, ...], Estimate]
     """Modality, quantity and penalty -> estimate."""
     undefined: str | None = None
 
@@ -38,21 +38,12 @@ class CompetitionInfo(NamedTuple):
 def competition_info(report: AuditReport) -> CompetitionInfo:
     """Collect the competition strengths of a report."""
     names = report.modalities
-    found: dict[tuple[str, str, str], Estimate] = {}
-    penalties: dict[str, None] = {}
-    for row in report.rows(_KEY):
-        penalty = row.labels["penalty"]
-        found[row.labels["modality"], row.labels["quantity"], penalty] = row.estimate
-        penalties.setdefault(penalty)
-    ordered = tuple(penalties)
+    found = by_labels(report, _KEY, "modality", "quantity", "penalty")
+    ordered = tuple(dict.fromkeys(penalty for _, _, penalty in found))
     pooled = {name: found.get((name, "pooled", ordered[0])) for name in names} if ordered else {}
     if not defined(pooled.values()):
-        reason = missing_reason(report, _KEY)
-        words = Words(
-            "The competition strength is undefined",
-            subtitle(report, ()),
-            f"No competition strength has a value: {reason}.",
-        )
+        title, lack = "The competition strength is undefined", "No competition strength has a value"
+        words, reason = no_values(report, _KEY, title, lack)
         return CompetitionInfo(words, names, ordered, found, reason)
     said = "; ".join(
         f"{name}: {with_interval(e)}"
@@ -71,45 +62,31 @@ def plot_competition(info: CompetitionInfo) -> go.Figure:
     """Draw the strengths, pooled and whitened, and the pooled one under the other penalty; 0 is no competition."""
     if info.undefined is not None:
         return say_nothing(info.words, info.undefined)
-    styles = modality_styles(info.modalities)
     main, *others = info.penalties
     panels = [
         Panel("d, pooled", "fraction", info.of("pooled", main)),
         Panel("d, whitened", "fraction", info.of("whitened", main)),
         *(Panel(f"d, pooled, penalty {p}", "fraction", info.of("pooled", p)) for p in others),
     ]
-    return draw_panels(
-        info.words,
-        tuple(info.modalities),
-        tuple(styles[name] for name in info.modalities),
-        tuple(panels),
-    )
+    return draw_modality_panels(info.words, info.modalities, tuple(panels))
 
 
 def competition_table(info: CompetitionInfo) -> Table:
     """The same as a table, with the chosen penalties and the widths behind them."""
     quantities = ("pooled", "whitened", "rank", "lambda", "latent width")
-    headers = [f"{quantity}, penalty {p}" for p in info.penalties for quantity in quantities]
+    columns = [(quantity, penalty) for penalty in info.penalties for quantity in quantities]
+    headers = [f"{quantity}, penalty {penalty}" for quantity, penalty in columns]
     rows = [
-        (
-            name,
-            *(
-                cell(info.estimates.get((name, quantity, penalty)))
-                for penalty in info.penalties
-                for quantity in quantities
-            ),
-        )
+        [info.estimates.get((name, quantity, penalty)) for quantity, penalty in columns]
         for name in info.modalities
     ]
-    return Table(("Modality", *headers), tuple(rows))
+    return Table(("Modality", *headers), named_cells(info.modalities, rows))
 
 
 def _title(pooled: dict[str, Estimate | None]) -> str:
     """Who lost most."""
-    known = [
-        (e.value, shorten(n)) for n, e in pooled.items() if e is not None and e.value is not None
-    ]
-    value, name = max(known)
+    known = ranked(pooled, pooled.values())
+    value, name = known[0]
     if value >= 1:
         return f"The joint latent holds nothing linear of what {name} alone knows (d = {number(value)})"
     more = ", most of all modalities" if len(known) > 1 else ""

@@ -6,17 +6,10 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from mmaudit.figures.base import Table, cell, defined, hover, missing_reason, subtitle
-from mmaudit.figures.theme import (
-    NEUTRAL,
-    Words,
-    error_bars,
-    hatching,
-    make_figure,
-    modality_styles,
-    plain,
-    say_nothing,
-)
+from mmaudit.figures.base import Table, cell, hover, named_cells, no_values, subtitle
+from mmaudit.figures.estimates import defined
+from mmaudit.figures.marks import bar, write
+from mmaudit.figures.theme import Words, make_figure, modality_styles, name_rows, say_nothing
 from mmaudit.report import AuditReport
 from mmaudit.report.labels import EMPTY, others, shorten
 from mmaudit.report.numbers import percent, with_interval
@@ -56,12 +49,8 @@ def confidence_monotonicity_info(report: AuditReport) -> ConfidenceMonotonicityI
     anything = rows.get(_ANY) if _ANY not in names else None
     single = {name: e for name, e in rows.items() if name != _ANY or anything is None}
     if not defined([*single.values(), anything]):
-        reason = missing_reason(report, _KEY)
-        words = Words(
-            "Nothing is known about confidence without modalities",
-            subtitle(report, ()),
-            f"No share of violations has a value: {reason}.",
-        )
+        title = "Nothing is known about confidence without modalities"
+        words, reason = no_values(report, _KEY, title, "No share of violations has a value")
         return ConfidenceMonotonicityInfo(words, names, (), (), anything, len(single), reason)
     ranked = sorted(single, key=lambda name: -(single[name].value or 0.0))[:_MOST_SHOWN]
     shares = tuple(single[name] for name in ranked)
@@ -99,48 +88,26 @@ def plot_confidence_monotonicity(info: ConfidenceMonotonicityInfo) -> go.Figure:
     )
     for y, ((_, estimate, style), label) in enumerate(zip(bars, labels, strict=True)):
         if estimate.value is None:
-            figure.add_annotation(
-                x=0, y=y, text=plain(with_interval(estimate)), showarrow=False, xanchor="left"
-            )
+            write(figure, 0, y, with_interval(estimate))
             continue
-        figure.add_bar(
-            x=[estimate.value],
-            y=[y],
-            orientation="h",
-            width=0.6,
-            marker={
-                "color": style.colour if style else NEUTRAL,
-                "pattern": hatching(style.pattern if style else ""),
-            },
-            error_x=error_bars([estimate]),
-            customdata=[[plain(f"{shorten(label, 60)}: {hover(estimate)}")]],
-            hovertemplate="%{customdata[0]}<extra></extra>",
-            showlegend=False,
-        )
+        said = f"{shorten(label, 60)}: {hover(estimate)}"
+        figure.add_bar(**bar(estimate, y, style, said, width=0.6))
     ends = [end for _, e, _ in bars for end in (e.value, e.high) if end is not None]
     figure.update_xaxes(
         title={"text": "samples that are more confident than with everything (fraction)"},
         range=[0, max(0.02, 1.06 * max(ends))],
     )
-    figure.update_yaxes(
-        tickvals=list(range(len(bars))),
-        ticktext=[plain(shorten(label, 28)) for label in labels],
-        range=[len(bars) - 0.4, -0.6],
-        showgrid=False,
-        zeroline=False,
-    )
+    name_rows(figure, [shorten(label, 28) for label in labels])
     return figure
 
 
 def confidence_monotonicity_table(info: ConfidenceMonotonicityInfo) -> Table:
     """The same as a table."""
-    rows = [
-        (_in_words(name, info.modalities), cell(e))
-        for name, e in zip(info.coalitions, info.shares, strict=True)
-    ]
+    names = [_in_words(name, info.modalities) for name in info.coalitions]
+    rows = named_cells(names, zip(info.shares, strict=True))
     if info.anything is not None:
-        rows.insert(0, ("any set", cell(info.anything)))
-    return Table(("Left", "Samples more confident than with everything"), tuple(rows))
+        rows = (("any set", cell(info.anything)), *rows)
+    return Table(("Left", "Samples more confident than with everything"), rows)
 
 
 def _in_words(name: str, modalities: tuple[str, ...]) -> str:

@@ -8,23 +8,20 @@ import plotly.graph_objects as go
 
 from mmaudit.figures.base import (
     Table,
+    capital,
     cell,
     hover,
     missing_reason,
+    named_cells,
+    no_values,
     score_word,
     second_score,
     subtitle,
     the_score,
 )
-from mmaudit.figures.theme import (
-    Words,
-    error_bars,
-    hatching,
-    make_figure,
-    modality_styles,
-    plain,
-    say_nothing,
-)
+from mmaudit.figures.estimates import ranked, reach
+from mmaudit.figures.marks import bar, write
+from mmaudit.figures.theme import Words, make_figure, modality_styles, name_rows, say_nothing
 from mmaudit.report import AuditReport
 from mmaudit.report.labels import shorten
 from mmaudit.report.numbers import number, with_interval
@@ -65,21 +62,10 @@ def contributions_info(report: AuditReport) -> ContributionsInfo:
     nats = tuple(
         find(report.record, "contributions", modality=name, score=second[0]) for name in names
     )
-    known = sorted(
-        (
-            (e.value, shorten(name))
-            for name, e in zip(names, values, strict=True)
-            if e.value is not None
-        ),
-        reverse=True,
-    )
+    known = ranked(names, values)
     if not known:
-        reason = missing_reason(report, "contributions")
-        words = Words(
-            "The contributions are undefined",
-            subtitle(report, ()),
-            f"No contribution has a value: {reason}.",
-        )
+        title, lack = "The contributions are undefined", "No contribution has a value"
+        words, reason = no_values(report, "contributions", title, lack)
         return ContributionsInfo(words, names, values, shares, nats, score, second, reason)
     if len(known) == 1:
         title = f"{known[0][1]} contributes {number(known[0][0])} of {score}"
@@ -105,35 +91,13 @@ def plot_contributions(info: ContributionsInfo) -> go.Figure:
     styles = modality_styles(info.modalities)
     for row, (name, estimate) in enumerate(zip(info.modalities, info.values, strict=True)):
         if estimate.value is None:
-            figure.add_annotation(
-                x=0,
-                y=row,
-                text=plain(with_interval(estimate)),
-                showarrow=False,
-                xanchor="left",
-                xshift=6,
-            )
+            write(figure, 0, row, with_interval(estimate), xshift=6)
             continue
-        figure.add_bar(
-            x=[estimate.value],
-            y=[row],
-            orientation="h",
-            width=0.55,
-            marker={
-                "color": styles[name].colour,
-                "pattern": hatching(styles[name].pattern),
-            },
-            error_x=error_bars([estimate]),
-            customdata=[[plain(shorten(name, 60)), plain(hover(estimate))]],
-            hovertemplate="%{customdata[0]}: %{customdata[1]}<extra></extra>",
-            showlegend=False,
-        )
+        said = shorten(name, 60), hover(estimate)
+        figure.add_bar(**bar(estimate, row, styles[name], *said, width=0.55))
         end = max(estimate.value, estimate.high or estimate.value, 0)
-        figure.add_annotation(
-            x=end, y=row, text=plain(cell(estimate)), showarrow=False, xanchor="left", xshift=8
-        )
-    ends = [end for e in info.values for end in (e.value, e.low, e.high) if end is not None]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
+        write(figure, end, row, cell(estimate), xshift=8)
+    low, high = reach(info.values)
     spread = max(high - low, 0.01)
     # Room on the right for the numbers behind the bars.
     figure.update_xaxes(
@@ -141,24 +105,13 @@ def plot_contributions(info: ContributionsInfo) -> go.Figure:
         range=[low - 0.04 * spread, high + 0.42 * spread],
         zeroline=True,
     )
-    figure.update_yaxes(
-        tickvals=list(range(len(info.modalities))),
-        ticktext=[plain(shorten(name)) for name in info.modalities],
-        range=[len(info.modalities) - 0.5, -0.5],
-        showgrid=False,
-        zeroline=False,
-    )
+    name_rows(figure, [shorten(name) for name in info.modalities], edge=0.5)
     return figure
 
 
 def contributions_table(info: ContributionsInfo) -> Table:
     """The same as a table."""
-    rows = [
-        (name, cell(value), cell(share), cell(nats))
-        for name, value, share, nats in zip(
-            info.modalities, info.values, info.shares, info.log_likelihoods, strict=True
-        )
-    ]
+    columns = info.values, info.shares, info.log_likelihoods
     (second, unit), score = info.second, info.score
-    capital, other = (text[:1].upper() + text[1:] for text in (score, second))
-    return Table(("Modality", capital, f"Share of {score} gained", f"{other}, {unit}"), tuple(rows))
+    headers = capital(score), f"Share of {score} gained", f"{capital(second)}, {unit}"
+    return Table(("Modality", *headers), named_cells(info.modalities, zip(*columns, strict=True)))

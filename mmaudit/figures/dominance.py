@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from mmaudit.figures.base import Table, cell, defined, missing_reason, subtitle
-from mmaudit.figures.panels import Panel, draw_panels
-from mmaudit.figures.theme import Words, modality_styles, say_nothing
+from mmaudit.figures.base import Table, capital, named_cells, no_values, subtitle
+from mmaudit.figures.estimates import defined, ranked
+from mmaudit.figures.panels import Panel, draw_modality_panels
+from mmaudit.figures.theme import Words, say_nothing
 from mmaudit.report import AuditReport
-from mmaudit.report.labels import shorten
 from mmaudit.report.numbers import percent, with_interval
 from mmaudit.report.schema import Estimate
 from mmaudit.report.sentences import find
@@ -47,12 +47,8 @@ def dominance_info(report: AuditReport) -> DominanceInfo:
     }
     used = defined(e for column in values.values() for e in column)
     if not used:
-        reason = missing_reason(report, _KEY)
-        words = Words(
-            "Nothing is known about single samples",
-            subtitle(report, ()),
-            f"No share of samples has a value: {reason}.",
-        )
+        title, lack = "Nothing is known about single samples", "No share of samples has a value"
+        words, reason = no_values(report, _KEY, title, lack)
         return DominanceInfo(words, names, values, reason)
     said = "; ".join(
         f"{name} {words} in {with_interval(e)}"
@@ -68,33 +64,22 @@ def plot_dominance(info: DominanceInfo) -> go.Figure:
     """Draw the three shares side by side, one row for each modality."""
     if info.undefined is not None:
         return say_nothing(info.words, info.undefined)
-    styles = modality_styles(info.modalities)
     panels = tuple(
         Panel(title, "fraction of samples", info.values[quantity], (0.0, 1.0))
         for quantity, title in _DRAWN.items()
     )
-    rows = tuple(styles[name] for name in info.modalities)
-    return draw_panels(info.words, info.modalities, rows, panels)
+    return draw_modality_panels(info.words, info.modalities, panels)
 
 
 def dominance_table(info: DominanceInfo) -> Table:
     """The same as a table."""
-    rows = [
-        (name, *(cell(column[m]) for column in info.values.values()))
-        for m, name in enumerate(info.modalities)
-    ]
-    headers = [words[:1].upper() + words[1:] for words in _QUANTITIES.values()]
-    return Table(("Modality", *headers), tuple(rows))
+    rows = named_cells(info.modalities, zip(*info.values.values(), strict=True))
+    return Table(("Modality", *map(capital, _QUANTITIES.values())), rows)
 
 
 def _title(names: tuple[str, ...], values: dict[str, tuple[Estimate | None, ...]]) -> str:
     def most(quantity: str) -> tuple[float, str] | None:
-        known = [
-            (e.value, shorten(name))
-            for name, e in zip(names, values[quantity], strict=True)
-            if e is not None and e.value is not None
-        ]
-        return max(known, default=None)
+        return next(iter(ranked(names, values[quantity])), None)
 
     leads, against = most("share"), most("against")
     told = []

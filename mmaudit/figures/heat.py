@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from mmaudit.figures.theme import Words, make_figure, plain
+from mmaudit.figures.base import hover
+from mmaudit.figures.theme import Words, make_figure, name_rows, plain
 from mmaudit.report.labels import shorten
 from mmaudit.report.numbers import number, with_interval
 from mmaudit.report.schema import Estimate
@@ -24,7 +26,8 @@ class Heat(NamedTuple):
     columns: tuple[str, ...]
     cells: tuple[tuple[Estimate | None, ...], ...]
     """``None``: there cannot be a value, the cell stays empty."""
-    hover: tuple[tuple[str, ...], ...]
+    said: Callable[[str, str], str]
+    """What a cell is, in words: from the names of its row and column."""
     rows_title: str
     columns_title: str
     bar_title: str
@@ -39,6 +42,13 @@ def draw_heat(words: Words, heat: Heat) -> go.Figure:
         labels=heat.rows,
         columns=2 * len(heat.columns),
     )
+    told = [
+        [
+            plain(f"{heat.said(name, column)}: {hover(e)}")
+            for column, e in zip(heat.columns, row, strict=True)
+        ]
+        for name, row in zip(heat.rows, heat.cells, strict=True)
+    ]
     values = [[None if e is None else e.value for e in row] for row in heat.cells]
     numbered = len(heat.columns) <= _MOST_COLUMNS_NUMBERED
     largest = max((abs(v) for row in values for v in row if v is not None), default=0.0) or 1.0
@@ -48,7 +58,7 @@ def draw_heat(words: Words, heat: Heat) -> go.Figure:
         z=values,
         text=[["" if v is None or not numbered else number(v) for v in row] for row in values],
         texttemplate="%{text}",
-        customdata=[[plain(text) for text in row] for row in heat.hover],
+        customdata=told,
         hovertemplate="%{customdata}<extra></extra>",
         hoverongaps=False,
         xgap=2,
@@ -64,7 +74,7 @@ def draw_heat(words: Words, heat: Heat) -> go.Figure:
                     text=with_interval(estimate)
                     if len(heat.columns) <= _MOST_COLUMNS_WORDED
                     else "?",
-                    hovertext=plain(heat.hover[y][x]),
+                    hovertext=told[y][x],
                     showarrow=False,
                 )
     figure.update_layout(
@@ -82,12 +92,6 @@ def draw_heat(words: Words, heat: Heat) -> go.Figure:
         showgrid=False,
         zeroline=False,
     )
-    figure.update_yaxes(
-        tickvals=list(range(len(heat.rows))),
-        ticktext=[plain(shorten(name, 22)) for name in heat.rows],
-        title={"text": heat.rows_title},
-        range=[len(heat.rows) - 0.5, -0.5],
-        showgrid=False,
-        zeroline=False,
-    )
+    name_rows(figure, [shorten(name, 22) for name in heat.rows], edge=0.5)
+    figure.update_yaxes(title={"text": heat.rows_title})
     return figure

@@ -6,18 +6,12 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from mmaudit.figures.base import (
-    Table,
-    cell,
-    defined,
-    join_names,
-    missing_reason,
-    subtitle,
-)
-from mmaudit.figures.panels import Panel, draw_panels
-from mmaudit.figures.theme import Words, modality_styles, say_nothing
+from mmaudit.figures.base import Table, join_names, named_cells, no_values, score_word, subtitle
+from mmaudit.figures.estimates import by_labels, defined
+from mmaudit.figures.panels import Panel, draw_modality_panels
+from mmaudit.figures.theme import Words, say_nothing
 from mmaudit.report import AuditReport
-from mmaudit.report.labels import primary_score, shorten, task_of
+from mmaudit.report.labels import shorten
 from mmaudit.report.numbers import number, with_interval
 from mmaudit.report.schema import Estimate
 
@@ -34,7 +28,7 @@ class InformationInfo(NamedTuple):
     modalities: tuple[str, ...]
     score: str
     """``accuracy``, or ``R2`` where numbers are predicted."""
-    estimates: dict[tuple[str, str, str], Estimate]
+    estimates: dict[tuple[str, ...], Estimate]
     """Modality, quantity (the score, ``above chance``, ``gain``) and features (``inputs``, ``encoder``, ``best``) -> estimate."""
     undefined: str | None = None
 
@@ -46,19 +40,12 @@ class InformationInfo(NamedTuple):
 def information_info(report: AuditReport) -> InformationInfo:
     """Collect what probes found."""
     names = report.modalities
-    found = {
-        (row.labels["modality"], row.labels["quantity"], row.labels["features"]): row.estimate
-        for row in report.rows(_KEY)
-    }
-    score = primary_score(task_of(report.record))
+    found = by_labels(report, _KEY, "modality", "quantity", "features")
+    score = score_word(report)
     best = {name: found.get((name, "above chance", "best")) for name in names}
     if not defined(best.values()):
-        reason = missing_reason(report, _KEY)
-        words = Words(
-            "No probe could be asked what modalities say",
-            subtitle(report, ()),
-            f"No probe has an answer: {reason}.",
-        )
+        title = "No probe could be asked what modalities say"
+        words, reason = no_values(report, _KEY, title, "No probe has an answer")
         return InformationInfo(words, names, score, found, reason)
     said = "; ".join(
         f"{name}: {with_interval(e, signed=True)} above the best constant answer"
@@ -77,12 +64,10 @@ def plot_information(info: InformationInfo) -> go.Figure:
     """Draw how far probes are above chance, and the share of the target's entropy that they explain."""
     if info.undefined is not None:
         return say_nothing(info.words, info.undefined)
-    styles = modality_styles(info.modalities)
     unit = "R2" if info.score == "R2" else "fraction"
-    return draw_panels(
+    return draw_modality_panels(
         info.words,
-        tuple(info.modalities),
-        tuple(styles[name] for name in info.modalities),
+        info.modalities,
         (
             Panel("above chance, inputs", unit, info.of("above chance", "inputs")),
             Panel("above chance, encoder", unit, info.of("above chance", "encoder")),
@@ -100,17 +85,14 @@ def information_table(info: InformationInfo) -> Table:
         *(f"Gain, {kind}" for kind in _KINDS),
     )
     rows = [
-        (
-            name,
-            *(
-                cell(info.estimates.get((name, quantity, kind)))
-                for quantity in (info.score, "above chance", "gain")
-                for kind in _KINDS
-            ),
-        )
+        [
+            info.estimates.get((name, quantity, kind))
+            for quantity in (info.score, "above chance", "gain")
+            for kind in _KINDS
+        ]
         for name in info.modalities
     ]
-    return Table(headers, tuple(rows))
+    return Table(headers, named_cells(info.modalities, rows))
 
 
 def _title(best: dict[str, Estimate | None], score: str) -> str:

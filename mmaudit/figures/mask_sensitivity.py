@@ -9,15 +9,10 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmaudit.figures.base import Table, cell, defined, hover, missing_reason, subtitle
-from mmaudit.figures.theme import (
-    Words,
-    error_bars,
-    make_figure,
-    modality_styles,
-    plain,
-    say_nothing,
-)
+from mmaudit.figures.base import Table, capital, named_cells, no_values, subtitle
+from mmaudit.figures.estimates import by_labels, defined, reach
+from mmaudit.figures.pairs import add_pairs
+from mmaudit.figures.theme import Words, make_figure, name_rows, say_nothing
 from mmaudit.report import AuditReport
 from mmaudit.report.labels import shorten
 from mmaudit.report.numbers import number, with_interval
@@ -53,10 +48,7 @@ class MaskSensitivityInfo(NamedTuple):
 def mask_sensitivity_info(report: AuditReport) -> MaskSensitivityInfo:
     """Collect the estimates under both masks of a report."""
     names = report.modalities
-    rows = {
-        tuple(row.labels.get(key, "") for key in ("quantity", "modality", "mask")): row.estimate
-        for row in report.rows(_KEY)
-    }
+    rows = by_labels(report, _KEY, "quantity", "modality", "mask")
     masks = tuple(mask for mask in _MASKS if any(key[2] == mask for key in rows))
     words_of = tuple(_in_words(report, mask) for mask in masks)
     values = {
@@ -69,12 +61,8 @@ def mask_sensitivity_info(report: AuditReport) -> MaskSensitivityInfo:
         if defined(e for row in table for e in row)
     }
     if not values:
-        reason = missing_reason(report, _KEY)
-        words = Words(
-            "Nothing is known about the masks",
-            subtitle(report, ()),
-            f"No estimate has a value: {reason}.",
-        )
+        title, lack = "Nothing is known about the masks", "No estimate has a value"
+        words, reason = no_values(report, _KEY, title, lack)
         return MaskSensitivityInfo(words, names, words_of, {}, (), reason)
     flips = tuple(_flips(names, values)) if len(masks) == 2 else ()
     used = [e for row in values.get("contribution", ()) for e in row if e is not None]
@@ -113,7 +101,8 @@ def plot_mask_sensitivity(info: MaskSensitivityInfo) -> go.Figure:
     )
     make_figure(info.words, height=panels * panel + 70 + 20, figure=figure, labels=info.modalities)
     for place, quantity in enumerate(drawn, start=1):
-        _add_marks(figure, info, quantity, row=place)
+        sides = [_ordinal(mask, info.masks) for mask in range(len(info.masks))]
+        add_pairs(figure, info.modalities, info.values[quantity], sides, apart=0.14, row=place)
         figure.update_xaxes(
             title={"text": f"{_DRAWN[quantity]} (fraction)"},
             zeroline=True,
@@ -121,35 +110,26 @@ def plot_mask_sensitivity(info: MaskSensitivityInfo) -> go.Figure:
             row=place,
             col=1,
         )
-    figure.update_yaxes(
-        tickvals=list(range(M)),
-        ticktext=[plain(shorten(name)) for name in info.modalities],
-        range=[M - 0.4, -0.6],
-        showgrid=False,
-        zeroline=False,
-    )
+    name_rows(figure, [shorten(name) for name in info.modalities])
     return figure
 
 
 def mask_sensitivity_table(info: MaskSensitivityInfo) -> Table:
     """The same as a table, with the score that is lost without each modality and the distance from the data."""
     headers = [
-        f"{quantity.capitalize()}, {_ordinal(place, info.masks)}"
+        f"{capital(quantity)}, {_ordinal(place, info.masks)}"
         for quantity in info.values
         for place in range(len(info.masks))
     ]
     rows = [
-        (name, *(cell(e) for table in info.values.values() for e in table[m]))
-        for m, name in enumerate(info.modalities)
+        [e for table in info.values.values() for e in table[m]] for m in range(len(info.modalities))
     ]
-    return Table(("Modality", *headers), tuple(rows))
+    return Table(("Modality", *headers), named_cells(info.modalities, rows))
 
 
 def _range(info: MaskSensitivityInfo, quantity: str) -> list[float]:
     """From 0 or below to the largest end, with room for the marks."""
-    found = [e for row in info.values[quantity] for e in row if e is not None]
-    ends = [end for e in found for end in (e.value, e.low, e.high) if end is not None]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
+    low, high = reach(e for row in info.values[quantity] for e in row)
     room = 0.04 * max(high - low, 0.01)
     return [low - room, high + room]
 
@@ -232,36 +212,3 @@ def _title(
     _, name, first, second = max(apart)
     same = f"The {quantity} of {shorten(name)} is {number(first)} under {shorten(masks[0], 40)}"
     return f"{same}, {number(second)} under {shorten(masks[1], 40)}; no sign or ranking flips"
-
-
-def _add_marks(figure: go.Figure, info: MaskSensitivityInfo, quantity: str, *, row: int) -> None:
-    styles = modality_styles(info.modalities)
-    for y, (name, pair) in enumerate(zip(info.modalities, info.values[quantity], strict=True)):
-        shown = [e for e in pair if e is not None]
-        if not defined(shown):
-            text = with_interval(shown[0]) if shown else "not measured"
-            figure.add_annotation(
-                x=0, y=y, text=plain(text), showarrow=False, xanchor="left", xshift=6, row=row, col=1
-            )  # fmt: skip
-            continue
-        for place, estimate in enumerate(pair):
-            if estimate is None or estimate.value is None:
-                continue
-            figure.add_scatter(
-                x=[estimate.value],
-                y=[y + (0.14 if place else -0.14) * (len(pair) > 1)],
-                mode="markers",
-                marker={
-                    "symbol": styles[name].symbol + ("-open" if place else ""),
-                    "color": styles[name].colour,
-                    "size": 10,
-                },
-                error_x=error_bars([estimate]),
-                customdata=[
-                    [plain(f"{shorten(name, 60)}, {_ordinal(place, info.masks)}: {hover(estimate)}")]
-                ],
-                hovertemplate="%{customdata[0]}<extra></extra>",
-                showlegend=False,
-                row=row,
-                col=1,
-            )  # fmt: skip

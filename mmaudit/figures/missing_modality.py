@@ -6,15 +6,8 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from mmaudit.figures.base import (
-    Table,
-    cell,
-    defined,
-    hover,
-    missing_reason,
-    score_word,
-    subtitle,
-)
+from mmaudit.figures.base import Table, hover, named_cells, no_values, score_word, subtitle
+from mmaudit.figures.estimates import defined
 from mmaudit.figures.theme import Words, error_bars, make_figure, plain, say_nothing
 from mmaudit.report import AuditReport
 from mmaudit.report.numbers import number, percent, with_interval
@@ -62,12 +55,9 @@ def missing_modality_info(report: AuditReport) -> MissingModalityInfo:
     expected = tuple(found["expected"][rate] for rate in rates)
     worst = tuple(found["worst"].get(rate) for rate in rates)
     if not defined([*expected, *worst]):
-        reason = missing_reason(report, _KEY)
-        words = Words(
-            "There is no curve for missing modalities",
-            subtitle(report, ()),
-            f"No score with missing modalities has a value: {reason}.",
-        )
+        title = "There is no curve for missing modalities"
+        lack = "No score with missing modalities has a value"
+        words, reason = no_values(report, _KEY, title, lack)
         return MissingModalityInfo(words, rates, expected, worst, area, score, reason)
     said = "; ".join(
         f"{percent(rate)} missing: {with_interval(e)} expected"
@@ -142,13 +132,10 @@ def plot_missing_modality(info: MissingModalityInfo) -> go.Figure:
 
 def missing_modality_table(info: MissingModalityInfo) -> Table:
     """The same as a table, with the mean over all rates in the last row."""
-    rows = [
-        (percent(rate), cell(e), cell(worst))
-        for rate, e, worst in zip(info.rates, info.expected, info.worst, strict=True)
-    ]
+    rows = named_cells(map(percent, info.rates), zip(info.expected, info.worst, strict=True))
     if info.area is not None:
-        rows.append(("mean over the rates", cell(info.area), cell(None)))
-    return Table(("Missing", f"Expected {info.score}", f"Worst {info.score}"), tuple(rows))
+        rows += named_cells(["mean over the rates"], [(info.area, None)])
+    return Table(("Missing", f"Expected {info.score}", f"Worst {info.score}"), rows)
 
 
 def _range(info: MissingModalityInfo) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Rows of estimates in panels side by side, which two figures share: one row for each modality or set of modalities."""
+"""Rows of estimates in panels side by side, which several figures share: one row for each modality or set of modalities."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mmaudit.figures.base import hover
-from mmaudit.figures.theme import NEUTRAL, Style, Words, error_bars, make_figure, plain
+from mmaudit.figures.estimates import defined, reach
+from mmaudit.figures.marks import mark, write
+from mmaudit.figures.theme import (
+    NEUTRAL,
+    Style,
+    Words,
+    error_bars,
+    make_figure,
+    modality_styles,
+    name_rows,
+    plain,
+)
 from mmaudit.report.labels import shorten
 from mmaudit.report.numbers import with_interval
 from mmaudit.report.schema import Estimate
 
-__all__ = ["Panel", "draw_panels"]
+__all__ = ["Panel", "draw_modality_panels", "draw_panels"]
 
 _FEW_ROWS = 12
 
@@ -27,6 +38,14 @@ class Panel(NamedTuple):
     estimates: tuple[Estimate | None, ...]
     bounds: tuple[float | None, float | None] = (None, None)
     """Where the axis has to end; ``None``: where the intervals do."""
+
+
+def draw_modality_panels(
+    words: Words, modalities: tuple[str, ...], panels: tuple[Panel, ...]
+) -> go.Figure:
+    """Draw panels with one row for each modality, in its look; as :func:`draw_panels`."""
+    styles = modality_styles(modalities)
+    return draw_panels(words, modalities, tuple(styles[name] for name in modalities), panels)
 
 
 def draw_panels(
@@ -61,13 +80,7 @@ def draw_panels(
             row=1,
             col=place,
         )
-    figure.update_yaxes(
-        tickvals=list(range(len(rows))),
-        ticktext=[plain(shorten(name, 24)) for name in rows],
-        range=[len(rows) - 0.4, -0.6],
-        showgrid=False,
-        zeroline=False,
-    )
+    name_rows(figure, [shorten(name, 24) for name in rows])
     return figure
 
 
@@ -79,42 +92,24 @@ def _add_marks(
     place: int,
 ) -> None:
     for y, (name, style, estimate) in enumerate(zip(rows, styles, panel.estimates, strict=True)):
+        said = f"{shorten(name, 60)}: {hover(estimate)}"
+        where = {"row": 1, "col": place}
         if estimate is None or estimate.value is None:
             text = "not measured" if estimate is None else with_interval(estimate)
-            reason = f"{shorten(name, 60)}: {hover(estimate)}"
-            figure.add_annotation(
-                x=max(0.0, _ends(panel)[0]),
-                y=y,
-                text=plain(text),
-                hovertext=plain(reason),
-                showarrow=False,
-                xanchor="left",
-                row=1,
-                col=place,
-            )
+            write(figure, max(0.0, _ends(panel)[0]), y, text, hovertext=plain(said), **where)
             continue
-        figure.add_scatter(
-            x=[estimate.value],
-            y=[y],
-            mode="markers",
-            marker={
-                "color": style.colour if style else NEUTRAL,
-                "symbol": style.symbol if style else "circle",
-                "size": 9,
-            },
-            error_x=error_bars([estimate]),
-            customdata=[[plain(f"{shorten(name, 60)}: {hover(estimate)}")]],
-            hovertemplate="%{customdata[0]}<extra></extra>",
-            showlegend=False,
-            row=1,
-            col=place,
-        )
+        marker = {
+            "color": style.colour if style else NEUTRAL,
+            "symbol": style.symbol if style else "circle",
+            "size": 9,
+        }
+        drawn = mark(estimate.value, y, marker, said)
+        figure.add_scatter(**drawn, error_x=error_bars([estimate]), **where)
 
 
 def _ends(panel: Panel) -> tuple[float, float]:
-    known = [e for e in panel.estimates if e is not None and e.value is not None]
-    ends = [end for e in known for end in (e.value, e.low, e.high) if end is not None]
-    low, high = min([0.0, *ends]), max([0.0, *ends]) if ends else 1.0
+    known = defined(panel.estimates)
+    low, high = reach(known) if known else (0.0, 1.0)
     room = 0.05 * max(high - low, 0.01)
     least, most = panel.bounds
     # A mark on the very edge would be cut in half.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import plotly.graph_objects as go
@@ -11,24 +10,19 @@ from plotly.subplots import make_subplots
 
 from mmaudit.figures.base import (
     Table,
-    cell,
+    capital,
     cell_word,
-    defined,
-    hover,
+    gets,
     missing_reason,
+    named_cells,
+    no_values,
     score_word,
     second_score,
     subtitle,
 )
-from mmaudit.figures.theme import (
-    NEUTRAL,
-    Words,
-    error_bars,
-    make_figure,
-    modality_styles,
-    plain,
-    say_nothing,
-)
+from mmaudit.figures.estimates import defined, lowest_score, ranked
+from mmaudit.figures.pairs import add_pairs
+from mmaudit.figures.theme import NEUTRAL, Words, make_figure, name_rows, say_nothing
 from mmaudit.report import AuditReport
 from mmaudit.report.labels import response_score, shorten, task_of
 from mmaudit.report.numbers import NO_RESPONSE, number, with_interval
@@ -65,24 +59,13 @@ def responses_info(report: AuditReport) -> ResponsesInfo:
     silent = [
         name for name, e in zip(names, exact, strict=True) if NO_RESPONSE in (e.undefined or "")
     ]
-    known = sorted(
-        (
-            (e.value, shorten(name))
-            for name, e in zip(names, exact, strict=True)
-            if e.value is not None
-        ),
-        reverse=True,
-    )
+    known = ranked(names, exact)
     unit = second_score(report)[1]
     K = len(report.classes) if cell_word(report) == "class" else 0
     everything = [e for pair in (*scores, *losses) for e in pair]
     if not defined(everything) and not silent:
-        reason = missing_reason(report, "responses")
-        words = Words(
-            "The responses are undefined",
-            subtitle(report, ()),
-            f"No response has a value: {reason}.",
-        )
+        title, lack = "The responses are undefined", "No response has a value"
+        words, reason = no_values(report, "responses", title, lack)
         return ResponsesInfo(words, names, scores, losses, K, score, unit, reason)
     if not known:
         title = (
@@ -91,10 +74,10 @@ def responses_info(report: AuditReport) -> ResponsesInfo:
             else f"The {score} of the responses is undefined"
         )
     elif len(known) == 1:
-        title = f"The response to {known[0][1]} alone {_gets(score, known[0][0])}"
+        title = f"The response to {known[0][1]} alone {gets(score, known[0][0])}"
     else:
         title = (
-            f"The response to {known[0][1]} {_gets(score, known[0][0])}, "
+            f"The response to {known[0][1]} {gets(score, known[0][0])}, "
             f"to {known[-1][1]} {number(known[-1][0])}"
         )
     if known and silent:
@@ -120,8 +103,9 @@ def plot_responses(info: ResponsesInfo) -> go.Figure:
     M = len(info.modalities)
     figure = make_subplots(rows=2, cols=1, vertical_spacing=min(0.5, 75 / (150 + 80 * M)))
     make_figure(info.words, height=190 + 84 * M, figure=figure, labels=info.modalities)
-    _add_marks(figure, info.modalities, info.scores, row=1)
-    _add_marks(figure, info.modalities, info.losses, row=2)
+    sides = [f"empty {rule}" for rule in _RULES]
+    for row, estimates in enumerate((info.scores, info.losses), start=1):
+        add_pairs(figure, info.modalities, estimates, sides, apart=0.12, row=row)
     if info.classes > 1:
         _mark_guess(figure, 1 / info.classes, "guess, 1/K", row=1)
         _mark_guess(figure, math.log(info.classes), "guess, ln K", row=2)
@@ -129,7 +113,7 @@ def plot_responses(info: ResponsesInfo) -> go.Figure:
         title={
             "text": f"response {info.score}{', Acc' if info.score == 'accuracy' else ''} (fraction)"
         },
-        range=[min(-0.02, 1.05 * _lowest(info)), 1.02],
+        range=[min(-0.02, 1.05 * lowest_score(e for pair in info.scores for e in pair)), 1.02],
         row=1,
         col=1,
     )
@@ -139,39 +123,16 @@ def plot_responses(info: ResponsesInfo) -> go.Figure:
         row=2,
         col=1,
     )
-    figure.update_yaxes(
-        tickvals=list(range(M)),
-        ticktext=[plain(shorten(name)) for name in info.modalities],
-        range=[M - 0.4, -0.6],
-        showgrid=False,
-        zeroline=False,
-    )
+    name_rows(figure, [shorten(name) for name in info.modalities])
     return figure
 
 
 def responses_table(info: ResponsesInfo) -> Table:
     """The same as a table."""
-    rows = [
-        (name, *(cell(e) for e in (*accuracy, *loss)))
-        for name, accuracy, loss in zip(info.modalities, info.scores, info.losses, strict=True)
-    ]
-    score, loss = info.score[:1].upper() + info.score[1:], f"Loss in {info.loss_unit}"
-    headers = ("Modality", *(f"{what}, empty {rule}" for what in (score, loss) for rule in _RULES))
-    return Table(headers, tuple(rows))
-
-
-def _gets(score: str, value: float) -> str:
-    return (
-        f"gets {number(value)} right" if score == "accuracy" else f"reaches {score} {number(value)}"
-    )
-
-
-def _lowest(info: ResponsesInfo) -> float:
-    """R2 may lie below 0; far below says no more than below -1."""
-    ends = [
-        end for pair in info.scores for e in pair for end in (e.value, e.low) if end is not None
-    ]
-    return max(min([0.0, *ends]), -1.0)
+    rows = [(*score, *loss) for score, loss in zip(info.scores, info.losses, strict=True)]
+    whats = capital(info.score), f"Loss in {info.loss_unit}"
+    headers = ("Modality", *(f"{what}, empty {rule}" for what in whats for rule in _RULES))
+    return Table(headers, named_cells(info.modalities, rows))
 
 
 def _mark_guess(figure: go.Figure, x: float, text: str, *, row: int) -> None:
@@ -197,45 +158,3 @@ def _both(report: AuditReport, name: str, quantity: str) -> tuple[Estimate, ...]
         find(report.record, "responses", modality=name, quantity=quantity, empty=rule) or missing
         for rule in _RULES
     )
-
-
-def _add_marks(
-    figure: go.Figure,
-    modalities: Sequence[str],
-    estimates: Sequence[Sequence[Estimate]],
-    *,
-    row: int,
-) -> None:
-    styles = modality_styles(modalities)
-    for y, (name, pair) in enumerate(zip(modalities, estimates, strict=True)):
-        if all(e.value is None for e in pair):
-            figure.add_annotation(
-                x=0,
-                y=y,
-                text=plain(with_interval(pair[0])),
-                showarrow=False,
-                xanchor="left",
-                xshift=6,
-                row=row,
-                col=1,
-            )
-            continue
-        for shift, rule, open_, e in zip((-0.12, 0.12), _RULES, ("", "-open"), pair, strict=True):
-            if e.value is None:
-                continue
-            figure.add_scatter(
-                x=[e.value],
-                y=[y + shift],
-                mode="markers",
-                marker={
-                    "symbol": styles[name].symbol + open_,
-                    "color": styles[name].colour,
-                    "size": 10,
-                },
-                error_x=error_bars([e]),
-                customdata=[[plain(f"{shorten(name, 60)}, empty {rule}: {hover(e)}")]],
-                hovertemplate="%{customdata[0]}<extra></extra>",
-                showlegend=False,
-                row=row,
-                col=1,
-            )

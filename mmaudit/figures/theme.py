@@ -26,6 +26,7 @@ __all__ = [
     "hatching",
     "make_figure",
     "modality_styles",
+    "name_rows",
     "plain",
     "say_nothing",
 ]
@@ -196,6 +197,25 @@ def make_figure(
         },
     )
     return figure
+
+
+def name_rows(figure: go.Figure, names: Sequence[str], *, edge: float = 0.6, **where: int) -> None:
+    """Name the rows of a drawing; row 0 is on top.
+
+    Args:
+        figure: Whose vertical axis is named.
+        names: From top to bottom, as short as they are to be shown.
+        edge: How far the drawing goes on beyond the middle of its first and last row, in rows.
+        **where: ``row`` and ``col`` of one subplot; left out, all of them are named.
+    """
+    figure.update_yaxes(
+        tickvals=list(range(len(names))),
+        ticktext=[plain(name) for name in names],
+        range=[len(names) - (1 - edge), -edge],
+        showgrid=False,
+        zeroline=False,
+        **where,
+    )
 
 
 def say_nothing(words: Words, reason: str) -> go.Figure:

@@ -8,14 +8,14 @@ import plotly.graph_objects as go
 
 from mmaudit.figures.base import (
     Table,
-    cell,
-    defined,
-    hover,
     missing_reason,
+    named_cells,
+    no_values,
     score_word,
     subtitle,
     the_score,
 )
+from mmaudit.figures.estimates import defined
 from mmaudit.figures.heat import Heat, draw_heat
 from mmaudit.figures.theme import Words, say_nothing
 from mmaudit.report import AuditReport
@@ -70,12 +70,8 @@ def utilization_info(report: AuditReport) -> UtilizationInfo:
         )
     cells = [e for row in rates for e in row if e is not None]
     if not defined(cells):
-        reason = missing_reason(report, "utilization")
-        words = Words(
-            "The utilization is undefined",
-            subtitle(report, ()),
-            f"No utilization rate has a value: {reason}.",
-        )
+        title, lack = "The utilization is undefined", "No utilization rate has a value"
+        words, reason = no_values(report, "utilization", title, lack)
         return UtilizationInfo(words, names, given, rates, score_word(report), reason)
     takeaway = "; ".join(
         f"{name} given {there}: {with_interval(e)}"
@@ -99,13 +95,7 @@ def plot_utilization(info: UtilizationInfo) -> go.Figure:
         rows=info.modalities,
         columns=info.given,
         cells=info.rates,
-        hover=tuple(
-            tuple(
-                f"{name} given {there}: {hover(e)}"
-                for there, e in zip(info.given, row, strict=True)
-            )
-            for name, row in zip(info.modalities, info.rates, strict=True)
-        ),
+        said=lambda name, there: f"{name} given {there}",
         rows_title="modality m",
         columns_title="modalities already there, S",
         bar_title=f"u(m|S), share<br>of {info.score}",
@@ -116,11 +106,8 @@ def plot_utilization(info: UtilizationInfo) -> go.Figure:
 
 def utilization_table(info: UtilizationInfo) -> Table:
     """The same as a table."""
-    rows = [
-        (name, *(cell(e) for e in row))
-        for name, row in zip(info.modalities, info.rates, strict=True)
-    ]
-    return Table(("Modality", *(f"given {there}" for there in info.given)), tuple(rows))
+    rows = named_cells(info.modalities, info.rates)
+    return Table(("Modality", *(f"given {there}" for there in info.given)), rows)
 
 
 def _average(report: AuditReport, name: str) -> Estimate:

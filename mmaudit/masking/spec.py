@@ -7,25 +7,15 @@ reported at once, each with its path and what would have been allowed.
 
 from __future__ import annotations
 
-import difflib
-import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal
 
-import yaml
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mmaudit.exceptions import SpecError
 from mmaudit.masking.evidence_spec import BranchesSpec, ProbeSpec, ReferencesSpec, SecondMaskSpec
 from mmaudit.masking.mask_spec import (
-    MASK_KINDS,
     CustomMask,
     FillMask,
     ImportString,
@@ -35,6 +25,7 @@ from mmaudit.masking.mask_spec import (
     Strict,
     ValuePath,
 )
+from mmaudit.masking.reading import fault_sentences, load_yaml
 from mmaudit.typing import OutputKind, TaskName
 
 __all__ = [
@@ -59,7 +50,6 @@ __all__ = [
     "read_spec",
 ]
 
-_LARGEST_FILE = 1_000_000
 _MOST_MODALITIES = 12
 
 
@@ -408,96 +398,13 @@ def read_spec(
             )
         path = Path(source)
         name = path.name
-        source = _load_yaml(path)
+        source = load_yaml(path)
     try:
         return kind.model_validate(dict(source))
     except ValidationError as error:
-        faults = _sentences(error, kind)
+        faults = fault_sentences(error, kind)
         head = f"{name}: {len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise SpecError("\n".join([head, *(f"  {fault}" for fault in faults)])) from None
-
-
-def _load_yaml(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise SpecError(f"{path}: no such file; 'mmaudit init' drafts one")
-    if path.stat().st_size > _LARGEST_FILE:
-        raise SpecError(f"{path.name}: larger than 1 MB, which no audit file is")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if (
-            sum(
-                isinstance(token, yaml.AliasToken)
-                for token in yaml.scan(text, Loader=yaml.SafeLoader)
-            )
-            > 100
-        ):
-            raise SpecError(f"{path.name}: more than 100 YAML aliases")
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        if isinstance(error, SpecError):
-            raise
-        where = ""
-        mark = getattr(error, "problem_mark", None)
-        if mark is not None:
-            where = f" (line {mark.line + 1}, column {mark.column + 1})"
-        problem = getattr(error, "problem", None) or error.__class__.__name__
-        raise SpecError(f"{path.name}: not readable as YAML{where}: {problem}") from None
-    if not isinstance(value, Mapping):
-        raise SpecError(
-            f"{path.name}: expected a mapping with 'model', 'data', 'modalities', ..., found {type(value).__name__}"
-        )
-    return value
-
-
-def _sentences(error: ValidationError, kind: type[BaseModel]) -> list[str]:
-    seen: dict[str, None] = {}
-    for fault in error.errors(include_url=False):
-        location = [str(step) for step in fault["loc"]]
-        if (
-            "mask" in location
-        ):  # the union of masks puts the kind into the path; a reader of the YAML has never written it
-            at = location.index("mask")
-            location = location[: at + 2] + [
-                step for step in location[at + 2 :] if step not in MASK_KINDS
-            ]
-        path = ".".join(location) or "the file"
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
-            allowed = _allowed(kind, location[:-1])
-            near = difflib.get_close_matches(location[-1], allowed, 1)
-            hint = f", did you mean '{near[0]}'?" if near else ""
-            message = (
-                f"unknown key{hint} (allowed: {', '.join(allowed)})" if allowed else "unknown key"
-            )
-        elif fault["type"] == "missing":
-            message = "is required"
-        elif fault["type"] not in ("value_error",):
-            came = repr(fault.get("input"))
-            message = f"{message[0].lower()}{message[1:]}, found {came if len(came) <= 60 else came[:57] + '...'}"
-        seen[f"{path}: {message}"] = None
-    return list(seen)
-
-
-def _allowed(kind: type[BaseModel], location: Iterable[str]) -> list[str]:
-    """Field names at a place of the spec, for the message about a typo."""
-    current: Any = kind
-    for step in location:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            field = current.model_fields.get(step)
-            if field is None:
-                return []
-            current = field.annotation
-        else:  # a mapping: its values
-            current = get_args(current)[-1] if get_args(current) else None
-        if get_origin(current) in (Union, types.UnionType):
-            models = [
-                a for a in get_args(current) if isinstance(a, type) and issubclass(a, BaseModel)
-            ]
-            mappings = [a for a in get_args(current) if get_origin(a) is dict]
-            current = (models or mappings or [None])[0]
-    if isinstance(current, type) and issubclass(current, BaseModel):
-        return list(current.model_fields)
-    return []
 
 
 def _leaf(path: str) -> str:

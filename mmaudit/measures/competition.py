@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from mmaudit.evidence.strength import strength_terms
-from mmaudit.measures.base import EvidenceMeasure
 from mmaudit.measures.evidence import Evidence
 from mmaudit.measures.intervals import mean_intervals
+from mmaudit.measures.probe_measure import ProbeMeasure
 from mmaudit.measures.row_sums import Chunk, row_sums
-from mmaudit.report.schema import Estimate, LabelledEstimate, MeasureResult
-from mmaudit.report.tables import read_chunks
+from mmaudit.report.schema import Estimate, LabelledEstimate
 from mmaudit.typing import FloatArray
 
 __all__ = ["CompetitionStrength", "competition_strength"]
@@ -56,7 +55,7 @@ def competition_strength(
     return float(terms.error.sum() / terms.scatter.sum())
 
 
-class CompetitionStrength(EvidenceMeasure):
+class CompetitionStrength(ProbeMeasure):
     """Competition strength d of every modality that has a concept, pooled and whitened.
 
     The probe is a ridge regression whose penalty is cross-validated where it is fitted; the penalty of the released code, 120, is
@@ -70,18 +69,14 @@ class CompetitionStrength(EvidenceMeasure):
     direction = "lower"
     reference = "Li et al. 2023 (AGM), eq 11-13, arXiv:2308.07686"
     tables = (_TABLE, _PROBES)
-
-    def of(self, evidence: Evidence) -> MeasureResult:
-        """Evaluate the measure; its settings say how each probe came about."""
-        settings = {**evidence.settings(self.tables), "probes": list(_probes(evidence))}
-        return self._result(lambda: self.rows_of(evidence), settings)
+    probes = _PROBES
 
     def rows_of(self, evidence: Evidence) -> Iterator[LabelledEstimate]:
         """Labels: ``modality``, ``quantity``, ``penalty`` (``cross-validated`` or a number).
 
         ``quantity``: ``pooled``, ``whitened``; ``rank`` of the concept's scatter, ``lambda`` and ``latent width`` without interval.
         """
-        probes = list(_probes(evidence))
+        probes = list(self.probes_of(evidence))
         penalties = list(dict.fromkeys(probe["penalty"] for probe in probes))
         sums: FloatArray | None = None
         if any(probe["reason"] is None for probe in probes):
@@ -102,15 +97,6 @@ class CompetitionStrength(EvidenceMeasure):
                     "penalty": probe["penalty"],
                 }
                 yield LabelledEstimate(labels=labels, estimate=estimate)
-
-
-def _probes(evidence: Evidence) -> Iterator[dict[str, Any]]:
-    folder = evidence.table(_PROBES)
-    assert folder is not None
-    for chunk in read_chunks(folder):
-        columns = {name: values.tolist() for name, values in chunk.items()}
-        for values in zip(*columns.values(), strict=True):
-            yield dict(zip(columns, values, strict=True))
 
 
 def _sums(evidence: Evidence, penalties: int) -> FloatArray:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from mmaudit.measures.base import EvidenceMeasure
 from mmaudit.measures.evidence import Evidence
 from mmaudit.measures.intervals import (
     FEWEST_SUCCESSES,
@@ -16,9 +14,9 @@ from mmaudit.measures.intervals import (
     mean_intervals,
     proportion_intervals,
 )
+from mmaudit.measures.probe_measure import ProbeMeasure
 from mmaudit.measures.row_sums import Chunk, row_sums
-from mmaudit.report.schema import Estimate, LabelledEstimate, MeasureResult
-from mmaudit.report.tables import read_chunks
+from mmaudit.report.schema import Estimate, LabelledEstimate
 from mmaudit.typing import FloatArray
 
 __all__ = ["Information"]
@@ -31,7 +29,7 @@ _MORE = 1.5
 """As in ``mmaudit.measures.chance``: the bootstrap sees too little of how lucky the best constant answer was."""
 
 
-class Information(EvidenceMeasure):
+class Information(ProbeMeasure):
     """What a probe of a modality alone knows of the target: its accuracy, how far that is above chance, and its gain.
 
     Above chance: accuracy less that of the best constant answer, on the same samples. Gain: log-likelihood gained over the class
@@ -50,18 +48,16 @@ class Information(EvidenceMeasure):
         "Alain & Bengio 2016, arXiv:1610.01644 (probes); Rahimi & Recht 2007; Geurts et al. 2006"
     )
     tables = (_TABLE, _PROBES)
-
-    def of(self, evidence: Evidence) -> MeasureResult:
-        """Evaluate the measure; its settings say how each probe came about."""
-        settings = {**evidence.settings(self.tables), "probes": list(_probes(evidence))}
-        return self._result(lambda: self.rows_of(evidence), settings)
+    probes = _PROBES
 
     def rows_of(self, evidence: Evidence) -> Iterator[LabelledEstimate]:
         """Labels: ``modality``, ``quantity`` (``accuracy`` or ``R2``, ``above chance``, ``gain``), ``features``.
 
         ``features``: ``inputs``, ``encoder``, or ``best`` (the better of the two).
         """
-        cells = [(row["modality"], row["features"], row["reason"]) for row in _probes(evidence)]
+        cells = [
+            (row["modality"], row["features"], row["reason"]) for row in self.probes_of(evidence)
+        ]
         asked = [(modality, kind) for modality, kind, reason in cells if reason is None]
         sums = _sums(evidence, asked) if asked else np.zeros((0, 0))
         for modality, kind, reason in cells:
@@ -74,15 +70,6 @@ class Information(EvidenceMeasure):
             for quantity, estimate in estimates.items():
                 labels = {"modality": modality, "quantity": quantity, "features": kind}
                 yield LabelledEstimate(labels=labels, estimate=estimate)
-
-
-def _probes(evidence: Evidence) -> Iterator[dict[str, Any]]:
-    folder = evidence.table(_PROBES)
-    assert folder is not None
-    for chunk in read_chunks(folder):
-        columns = {name: values.tolist() for name, values in chunk.items()}
-        for values in zip(*columns.values(), strict=True):
-            yield dict(zip(columns, values, strict=True))
 
 
 def _first(evidence: Evidence) -> str:

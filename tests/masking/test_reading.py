@@ -1,0 +1,87 @@
+import pytest
+from pydantic import ValidationError
+
+from mmaudit.exceptions import SpecError
+from mmaudit.masking.reading import fault_sentences, load_yaml
+from mmaudit.masking.spec import AuditSpec, MaskingSpec, read_spec
+
+
+def written(folder, text):
+    path = folder / "audit.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def faults(value, kind=MaskingSpec):
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(value)
+    return fault_sentences(caught.value, kind)
+
+
+def test_a_mapping_is_read_as_it_stands(tmp_path):
+    text = "modalities: {a: &it {inputs: '0'}, b: *it}\ntarget: '2'\n"
+    assert load_yaml(written(tmp_path, text)) == {
+        "modalities": {"a": {"inputs": "0"}, "b": {"inputs": "0"}},
+        "target": "2",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- a\n- b\n", "expected a mapping with 'model', 'data', 'modalities', ..., found list"),
+        ("", "found NoneType"),
+        ("a: b: c\n", r"not readable as YAML \(line 1, column 5\): mapping values"),
+        ("a: [1, 2\n", r"not readable as YAML \(line 2, column 1\)"),
+        (b"\xff\xfe\x00a", "not readable as YAML: UnicodeDecodeError"),
+        ("a: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+        ("a: 2020-99-99\n", "not readable as YAML: ValueError"),
+        ("[" * 5000, "not readable as YAML"),
+        ("a: &a x\nb: [" + "*a, " * 101 + "]\n", "more than 100 YAML aliases"),
+        ("a: " + "x" * 1_000_000, "larger than 1 MB, which no audit file is"),
+    ],
+)
+def test_what_is_no_audit_file_ends_in_one_sentence(tmp_path, text, said):
+    with pytest.raises(SpecError, match=said) as caught:
+        load_yaml(written(tmp_path, text))
+    assert str(caught.value).startswith("audit.yaml: ") and "\n" not in str(caught.value)
+
+
+def test_a_hundred_aliases_are_no_attack(tmp_path):
+    text = "a: &a x\nb: [" + "*a, " * 100 + "]\n"
+    assert load_yaml(written(tmp_path, text))["b"] == ["x"] * 100
+
+
+def test_a_file_that_is_not_there_can_be_drafted(tmp_path):
+    with pytest.raises(SpecError, match="no such file; 'mmaudit init' drafts one"):
+        load_yaml(tmp_path / "audit.yaml")
+
+
+def test_a_typo_is_told_with_its_place_and_what_was_meant():
+    (fault,) = faults({"modalities": {"a": {"inputs": "0", "prezent": "1"}}})
+    assert fault.startswith("modalities.a.prezent: unknown key, did you mean 'present'? (allowed: ")
+    assert "encoders" in fault
+    (fault,) = faults({"modalities": {"a": "0"}, "zzz": 1})
+    assert fault.startswith("zzz: unknown key (allowed: modalities, target, ")
+
+
+def test_all_faults_are_told_at_once_each_a_line():
+    found = faults({"modalities": {"a": "0"}, "seed": -1, "weights": "best"}, AuditSpec)
+    assert found == [
+        "weights: input should be 'model' or 'ema', found 'best'",
+        "data: is required",
+        "seed: input should be greater than or equal to 0, found -1",
+    ]
+    with pytest.raises(SpecError) as caught:
+        read_spec({"modalities": {"a": "0"}, "seed": -1, "weights": "best"})
+    assert str(caught.value) == "\n".join(["spec: 3 faults", *(f"  {line}" for line in found)])
+
+
+def test_the_path_of_a_mask_has_no_words_that_nobody_wrote():
+    found = faults({"modalities": {"a": {"inputs": {"x": "0"}, "mask": {"x": {"constant": "?"}}}}})
+    assert found and all(fault.startswith("modalities.a.mask.x") for fault in found)
+
+
+def test_a_long_value_is_cut():
+    (fault,) = faults({"modalities": {"a": "0"}, "batching": "x" * 200})
+    assert fault.endswith("found '" + "x" * 56 + "...")
