@@ -22,6 +22,9 @@ _STRAY = 2.5
 _CLEARLY = 0.5
 _SHORT = 16
 _LARGE = 0.1
+_CREEP = 0.15
+_SLOWER = 0.25
+_PACE = 3
 
 
 class Valley(NamedTuple):
@@ -75,7 +78,8 @@ def find_onset(train: FloatArray, validation: FloatArray, *, margin: float) -> i
     """First checkpoint from which on a head overfits.
 
     Its validation loss rises from there to the end by more than a margin and more than noise explains, while the train loss does not
-    rise along with it. A rise that is made good later is none.
+    rise along with it. A rise that is made good later is none, and so is the small creep of a plateau before the gap between the two
+    losses opens.
 
     Args:
         train: Shape ``(T,)``.
@@ -93,7 +97,7 @@ def find_onset(train: FloatArray, validation: FloatArray, *, margin: float) -> i
         left = 2 * float(np.sqrt(np.mean((validation - fit) ** 2)))
         if validation[-1] - fit[bottom] > _LARGE * (fit[0] - fit[bottom]):
             onset = _risen(train, validation, fit, bottom, left, margin)
-    return onset
+    return None if onset is None else _after_creep(train, validation, onset)
 
 
 def _risen(
@@ -125,6 +129,29 @@ def _risen(
     if float(train[onset:].mean() - train[bottom]) >= 0.5 * rise:
         return None
     return onset
+
+
+def _after_creep(train: FloatArray, validation: FloatArray, onset: int) -> int:
+    """The onset without a plateau before it, on which a validation loss that has nothing left to learn creeps upwards.
+
+    There the gap between the losses hardly opens. It opens where overfitting begins: what comes before is a plateau where it is a small
+    part of the whole rise, and the gap opens at less than a quarter of the pace that follows.
+    """
+    gap = validation - train
+    noise = noise_level(gap)
+    first, last = onset - 1, len(gap) - 1
+    level = float(validation[first])
+    best, contrast = onset, 0.0
+    for place in range(onset, last):
+        if float(validation[place]) - level > _CREEP * (float(validation[last]) - level):
+            break
+        end = min(place + _PACE, last)
+        before = float(gap[place] - gap[first]) / (place - first)
+        after = float(gap[end] - gap[place]) / (end - place)
+        steep = gap[end] - gap[place] > _SURE * noise and before < _SLOWER * after
+        if steep and after - before > contrast:
+            best, contrast = place + 1, after - before
+    return best
 
 
 def _errors(values: FloatArray) -> FloatArray:

@@ -94,3 +94,34 @@ def test_what_is_no_overfitting():
 def test_a_train_loss_that_has_nothing_left_to_lose_still_overfits():
     train = np.array([2.0, 1, 0, 0, 0, 0])
     assert find_onset(train, np.array([2.0, 1.2, 1, 1.3, 1.6, 2]), margin=0.01) == 3
+
+
+def test_a_creep_on_a_plateau_is_no_overfitting_yet():
+    # of a training that is given nothing to memorise before epoch 10
+    train = np.array([1.396, 0.721, 0.382, 0.415, 0.387, 0.382, 0.365, 0.361, 0.36, 0.364, 0.132, 0.037, 0.014, 0.008, 0.005, 0.004, 0.003])  # fmt: skip
+    held_out = np.array([1.384, 0.75, 0.378, 0.381, 0.387, 0.389, 0.392, 0.385, 0.385, 0.4, 0.437, 0.502, 0.572, 0.6, 0.624, 0.64, 0.657])  # fmt: skip
+    assert find_onset(train, held_out, margin=0.01) == 10
+
+
+@pytest.mark.parametrize("creep", [0.0, 0.003])
+@pytest.mark.parametrize("T", [16, 40, 100])
+def test_memorising_after_a_plateau_is_found_where_it_begins(T, creep):
+    rng = np.random.default_rng(T)
+    at, turn, right = np.arange(T), T // 2, 0
+    for _ in range(40):
+        fall = 1.1 * np.exp(-at / 0.7)
+        wander = 0.01 * rng.normal(size=T) * (at < turn)
+        held_out = 0.37 + fall + creep * np.clip(at - 3, 0, turn - 4) + 0.5 * wander
+        held_out += 0.06 * np.clip(at - turn + 1, 0, None) ** 0.8 + 0.005 * rng.normal(size=T)
+        train = np.where(at < turn, 0.38 + fall + wander, 0.38 * np.exp(turn - 1.0 - at))
+        one = find_onset(train, held_out, margin=0.01)
+        right += one is not None and abs(one - turn) <= 1
+    assert right >= 38
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_a_course_that_speeds_up_begins_at_its_beginning(power):
+    at = np.arange(40)
+    fall = 0.3 + 2 * np.exp(-at / 4)
+    held_out = np.where(at < 16, fall, fall[15] + 0.01 * np.clip(at - 15, 0, None) ** power)
+    assert find_onset(0.9 * fall - 0.003 * at, held_out, margin=0.01) == 16
