@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mmaudit
+from mmaudit.evidence.loss_file import map_path
 from mmaudit.evidence.loss_map import LossMap, read_map
 from mmaudit.evidence.loss_names import guess_map
 from mmaudit.evidence.losses import Losses, align
 from mmaudit.evidence.readers import Columns, Run, read_runs
-from mmaudit.evidence.readers.base import counted, listed, said, valid_text
+from mmaudit.evidence.readers.base import RECORDED, counted, listed, said, valid_text
 from mmaudit.exceptions import LogError
 from mmaudit.findings.overfitting import find_overfitting
 from mmaudit.measures.loss_measures import Options, measure_losses
@@ -104,7 +105,8 @@ def read_losses(
 
     Args:
         paths: Files and folders; each may hold several runs, which are taken for repeats of one training.
-        map: Which series are whose, or a YAML file that says so; left out, it is guessed by their names and told in ``guessed``.
+        map: Which series are whose, or a YAML file that says so; left out, that of the recorder beside a log that was recorded here, else
+            it is guessed by their names and told in ``guessed``.
         form: Format of the logs: ``csv``, ``jsonl``, ``json``, ``lightning``, ``tensorboard``, ``huggingface``, ``mlflow``, ``wandb``;
             left out, it is found by what they hold.
         columns: Which column of a table is what: a mapping with any of ``step``, ``epoch``, ``run``, ``name``, ``value``, ``split``, as in
@@ -120,10 +122,16 @@ def read_losses(
     layout = _columns(columns) if columns is not None else known.columns if known else Columns()
     runs = read_runs(paths, form=form, columns=layout)
     guessed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    if known is None:
+        known = _map_beside(runs)
+        if known is not None:
+            notes = ("The heads are those of the map that was recorded beside the log.",)
     if known is None:
         guess = guess_map(runs, columns=layout)
         known, guessed = guess.map, guess.sentences
-    return _aligned(runs, known, guessed)
+    log = _aligned(runs, known, guessed)
+    return replace(log, notes=(*notes, *log.notes))
 
 
 def ogr(
@@ -199,6 +207,17 @@ def ogr(
         notes=log.notes,
     )
     return LossReport(record.model_copy(update={"findings": find_overfitting(record)}))
+
+
+def _map_beside(runs: Sequence[Run]) -> LossMap | None:
+    """The map that a recorder wrote beside each of its logs, where all are logs of recorders and their maps agree."""
+    found: list[LossMap] = []
+    for run in runs:
+        beside = map_path(run.files[0])
+        if run.format != RECORDED or not beside.is_file():
+            return None
+        found.append(read_map(beside))
+    return found[0] if found and all(one == found[0] for one in found) else None
 
 
 def _columns(columns: Columns | Mapping[str, Any]) -> Columns:

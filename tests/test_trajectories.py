@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmaudit import LossReport, ogr, read_losses
+from mmaudit.evidence.loss_file import NONFINITE, map_path, recorded_map
 from mmaudit.exceptions import LogError, MMAuditError, RecordError, UndefinedMeasureError
 from tests.integration.shared_data import shared_file
 from tests.loss_logs import TURNS, T, log_text, planted, write_logs
@@ -267,3 +268,41 @@ def test_nothing_here_loads_torch(tmp_path):
         [sys.executable, "-c", code, str(path), str(tmp_path / "a.html")], check=False
     )
     assert ended.returncode == 0
+
+
+def recorded(folder, names, *, left_out=0):
+    """A log as recorders write it, with the map beside it; its train losses are above the validation losses."""
+    path = folder / "losses.jsonl"
+    lines = [{"about": "clean losses of all heads", "heads": "...", "loss": "nats"}]
+    for at in range(T):
+        for split in ("train", "validation"):
+            values = {f"{n}_loss": 2 - at / T + (split == "train") / 5 for n in (*names, "joint")}
+            if left_out:
+                values[NONFINITE] = float(left_out)
+            lines += [
+                {"step": at, "epoch": at, "split": split, "name": name, "value": value}
+                for name, value in values.items()
+            ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    map_path(path).write_text(recorded_map(names).text())
+    return path
+
+
+def test_a_recorded_log_is_clean_and_has_its_map(tmp_path):
+    names = ("train", "total", "Ton (L)")
+    report = ogr(recorded(tmp_path, names))
+    assert report.heads == (*names, "joint") and report.record.guessed == ()
+    assert "beside the log" in report.record.notes[0]
+    assert report.flags == ()
+    # of an unknown log the same numbers would speak of training mode
+    map_path(tmp_path / "losses.jsonl").rename(tmp_path / "map.yaml")
+    text = (tmp_path / "losses.jsonl").read_text().split("\n", 1)[1]
+    (tmp_path / "losses.jsonl").write_text(text)
+    again = ogr(tmp_path / "losses.jsonl", map=tmp_path / "map.yaml")
+    assert {flag.kind for flag in again.flags} == {"training mode"}
+
+
+def test_samples_that_a_recorder_left_out_are_told(tmp_path):
+    (train, validation) = ogr(recorded(tmp_path, ("a", "b"), left_out=12)).flags
+    assert "up to 12 samples of 'train' are left out" in train.text
+    assert "'validation'" in validation.text and validation.kind == "not finite"

@@ -13,9 +13,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
+from mmaudit.evidence.loss_file import NONFINITE
 from mmaudit.evidence.loss_map import LossMap
 from mmaudit.evidence.loss_names import of_test_set, read_name
-from mmaudit.evidence.readers.base import Run, Series, counted, said
+from mmaudit.evidence.readers.base import RECORDED, Run, Series, counted, said
 from mmaudit.typing import FloatArray, IntArray
 
 __all__ = ["FEWEST_CHECKPOINTS", "Flag", "few_checkpoints", "find_doubts", "is_average"]
@@ -109,6 +110,9 @@ def find_doubts(
         [_early_ratio(t[o], v[o]) for t, v, o in zip(train, validation, own, strict=True)]
     )
     both = np.all(own, axis=0)
+    clean = run.format == RECORDED
+    if clean:
+        flags += _left_out(run)
     for h, name in enumerate(names):
         head = heads.heads[name]
         shown = said(name, 40)
@@ -129,15 +133,27 @@ def find_doubts(
             name, *mine, float(ratios[h]), own_data=not heads.evaluation_sets
         )
         flags += found
-        if not any(flag.unusable for flag in found):
+        if not clean and not any(flag.unusable for flag in found):
             flags += _training_mode(name, *mine)
     lagging = [
         name
         for name, fair in zip(names, positive, strict=True)
-        if fair and (averaged or is_average(heads.heads[name].train))
+        if fair and not clean and (averaged or is_average(heads.heads[name].train))
     ]
     certain = averaged or all(is_average(heads.heads[n].train, certain=True) for n in lagging)
     return flags + _window(names, lagging, certain=certain)
+
+
+def _left_out(run: Run) -> list[Flag]:
+    """Samples that a recorder left out, because a head was not finite on them."""
+    flags = []
+    for name, series in run.series.items():
+        split, _, rest = name.rpartition("/")
+        most = float(np.nanmax(series.value, initial=0.0))
+        if rest == NONFINITE and most > 0:
+            text = f"up to {most:,.0f} samples of '{said(split)}' are left out of all losses: a head is not finite on them."
+            flags.append(Flag("not finite", None, text))
+    return flags
 
 
 def _window(names: list[str], lagging: list[str], *, certain: bool) -> list[Flag]:

@@ -20,6 +20,7 @@ __all__ = [
     "MOST_COLUMNS",
     "MOST_FILES",
     "MOST_POINTS",
+    "RECORDED",
     "Columns",
     "Kind",
     "Reader",
@@ -35,6 +36,9 @@ __all__ = [
     "said",
     "valid_text",
 ]
+
+RECORDED = "clean losses of mmaudit"
+"""Format of a log that was recorded here: in evaluation mode, train and validation at the same weights."""
 
 MOST_POINTS = 20_000_000
 """Points that are read at most (about 1 GB): a log beyond it is refused, not truncated."""

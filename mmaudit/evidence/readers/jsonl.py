@@ -15,6 +15,7 @@ from mmaudit.evidence.readers.base import (
     MOST_CELLS,
     MOST_COLUMNS,
     MOST_POINTS,
+    RECORDED,
     Columns,
     Run,
     check_size,
@@ -103,9 +104,10 @@ class JSONLinesReader:
         whole = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
         marks = pd.concat(written, ignore_index=True) if len(written) > 1 else written[0]
         marks = marks.fillna(False).astype(bool)
+        recorded = {"about", "heads"} <= set(whole.columns) and isinstance(whole["about"][0], str)
         return runs_of_frame(
             path,
-            "JSON lines",
+            RECORDED if recorded else "JSON lines",
             whole,
             columns,
             written={str(n): marks[n] for n in marks.columns},
