@@ -25,7 +25,7 @@ from mmaudit.figures.loss_parts import (
 )
 from mmaudit.figures.theme import Style, Words, make_figure, plain, say_nothing
 from mmaudit.report.labels import shorten
-from mmaudit.report.loss_record import LossRecord
+from mmaudit.report.loss_record import ALL_RUNS, LossRecord
 from mmaudit.report.numbers import with_interval
 
 __all__ = ["OGRInfo", "ogr_info", "ogr_table", "plot_ogr"]
@@ -81,7 +81,11 @@ def ogr_info(record: LossRecord) -> OGRInfo:
         )
         for head in usable
     )
-    ends = {h.head: h.ratio.estimates[-1] for h in heads if h.ratio.estimates}
+    whole = {
+        row.labels["head"]: row.estimate
+        for row in record.rows("overfitting", run=ALL_RUNS, quantity="OGR")
+    }
+    ends = {h.head: whole[h.head] for h in heads if h.head in whole}
     known = {head: e.value for head, e in ends.items() if e.value is not None}
     title = "OGR is undefined at the end: the validation losses did not change"
     if known:
@@ -89,9 +93,9 @@ def ogr_info(record: LossRecord) -> OGRInfo:
         title = f"Over the whole training OGR is {with_interval(ends[most])}"
         title += f" for {shorten(most, 40)}" + (", the highest" if len(known) > 1 else "")
     told = [
-        f"{shorten(h.head, 40)}: OGR {cell(h.ratio.estimates[-1])}, dG {cell(h.gained.estimates[-1], 3)}"
+        f"{shorten(h.head, 40)}: OGR {cell(whole.get(h.head))}, dG {cell(h.gained.estimates[-1], 3)}"
         for h in heads
-        if h.ratio.estimates
+        if h.gained.estimates
     ]
     left = [shorten(head, 30) for head in record.heads if head in record.unusable]
     extra = "since the first checkpoint; dotted: " + (

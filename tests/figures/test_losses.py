@@ -8,6 +8,7 @@ from mmaudit.figures.blend_weights import blend_weights_info, blend_weights_tabl
 from mmaudit.figures.loss_curves import loss_curves_info, loss_curves_table
 from mmaudit.figures.of_losses import LOSS_FIGURES, draw_losses
 from mmaudit.figures.ogr import ogr_info, ogr_table
+from mmaudit.report.numbers import with_interval
 from tests.loss_logs import T, log_text, planted, write_logs
 
 
@@ -141,3 +142,13 @@ def test_many_heads_and_strange_names(tmp_path):
         text = figure.to_json()
         assert "<b>m" not in text and "\\u003cb\\u003em" not in text, key
     assert len(loss_curves_info(record).heads) == 12
+
+
+def test_the_title_says_the_same_as_the_table_where_runs_end_apart(tmp_path):
+    paths = write_logs(tmp_path, runs=3, noise=0.01)
+    lines = paths[0].read_text().splitlines(keepends=True)
+    paths[0].write_text("".join(lines[: len(lines) // 2]))
+    report = ogr(paths)
+    found = [report.estimate("overfitting", head=h, quantity="OGR") for h in report.heads]
+    highest = max(found, key=lambda estimate: estimate.value)
+    assert with_interval(highest) in ogr_info(report.record).words.title
