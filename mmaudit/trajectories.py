@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from mmaudit.evidence.loss_names import guess_map
 from mmaudit.evidence.losses import Losses, align
 from mmaudit.evidence.readers import Columns, Run, read_runs
 from mmaudit.evidence.readers.base import RECORDED, counted, listed, said, valid_text
+from mmaudit.evidence.recorded_norms import Norms, norm_notes, recorded_norms
 from mmaudit.exceptions import LogError
 from mmaudit.findings.overfitting import find_overfitting
 from mmaudit.measures.loss_measures import Options, measure_losses
@@ -47,6 +48,7 @@ class LossLog:
         map: Which series are whose.
         guessed: How they were matched, one sentence each; empty where a map was given.
         notes: What was left out.
+        norms: Run -> squared norms of gradients and weights, for those where they were recorded.
 
     Example:
         >>> log = mmaudit.read_losses("lightning_logs")                               # doctest: +SKIP
@@ -59,6 +61,7 @@ class LossLog:
     map: LossMap
     guessed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    norms: Mapping[str, Norms] = field(default_factory=dict)
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -148,6 +151,8 @@ def ogr(
 ) -> LossReport:
     """Measure overfitting against generalization along a training (Wang et al. 2020), from its losses.
 
+    Where norms of gradients were recorded beside them, conditional learning speeds too (Wu et al. 2022).
+
     Args:
         losses_or_paths: What :func:`read_losses` gave, or logs to read.
         lag: Checkpoints between the two that OGR compares; the comparison with the first one is always there too.
@@ -185,7 +190,8 @@ def ogr(
     else:
         log = read_losses(losses_or_paths, map=map, form=form, columns=columns)
     options = Options(lag, smoothing, policy, super_epoch)
-    measures = measure_losses(log.runs, options)
+    norms = [log.norms.get(run.run) for run in log.runs]
+    measures = measure_losses(log.runs, options, norms)
     first = log.runs[0]
     record = LossRecord(
         mmaudit_version=mmaudit.__version__,
@@ -204,7 +210,7 @@ def ogr(
         settings=options._asdict(),
         flags=_flags(log.runs),
         measures=measures,
-        notes=log.notes,
+        notes=(*log.notes, *norm_notes(norms)),
     )
     return LossReport(record.model_copy(update={"findings": find_overfitting(record)}))
 
@@ -275,7 +281,13 @@ def _aligned(runs: Sequence[Run], known: LossMap, guessed: tuple[str, ...]) -> L
         lengths = sorted({len(run.at) for run in found})
         if len(lengths) > 1:
             notes.insert(1, f"The runs have {lengths[0]:,} to {lengths[-1]:,} checkpoints.")
-    return LossLog(tuple(found), known, guessed, tuple(dict.fromkeys(notes)))
+    titles = {run.run for run in found}
+    norms = {
+        run.title: recorded
+        for run in runs
+        if run.title in titles and (recorded := recorded_norms(run)) is not None
+    }
+    return LossLog(tuple(found), known, guessed, tuple(dict.fromkeys(notes)), norms)
 
 
 def _title(log: LossLog) -> str:

@@ -7,11 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from mmaudit import LossReport, ogr, read_losses
+from mmaudit import LossReport, learning_speeds, ogr, read_losses
 from mmaudit.evidence.loss_file import NONFINITE, map_path, recorded_map
 from mmaudit.exceptions import LogError, MMAuditError, RecordError, UndefinedMeasureError
 from tests.integration.shared_data import shared_file
 from tests.loss_logs import TURNS, T, log_text, planted, write_logs
+from tests.norm_logs import CROSSING, OWN, constant, norm_rows, steady, write_log
 
 
 def onset(report, head):
@@ -258,8 +259,9 @@ def test_what_is_refused(tmp_path):
             call()
 
 
-def test_nothing_here_loads_torch(tmp_path):
-    (path,) = write_logs(tmp_path)
+@pytest.mark.parametrize("norms", [False, True])
+def test_nothing_here_loads_torch(tmp_path, norms):
+    path = steady(tmp_path / "losses.jsonl") if norms else write_logs(tmp_path)[0]
     code = (
         "import sys, mmaudit; report = mmaudit.ogr(sys.argv[1]); report.figures(); report.markdown(); "
         "report.html(sys.argv[2]); sys.exit('torch' in sys.modules)"
@@ -306,3 +308,49 @@ def test_samples_that_a_recorder_left_out_are_told(tmp_path):
     (train, validation) = ogr(recorded(tmp_path, ("a", "b"), left_out=12)).flags
     assert "up to 12 samples of 'train' are left out" in train.text
     assert "'validation'" in validation.text and validation.kind == "not finite"
+
+
+def test_learning_speeds_are_part_of_the_record(tmp_path):
+    path = steady(tmp_path / "losses.jsonl")
+    report = ogr(path)
+    for branch in ("audio", "image"):
+        known = np.log10(CROSSING[branch] / OWN[branch])
+        found = report.estimate("learning_speed", branch=branch, checkpoint="40")
+        assert found.value == pytest.approx(known) and found.method == "no interval: one run"
+    apart = report.estimate("learning_speed", checkpoint="40", quantity="difference")
+    speeds = learning_speeds(path)
+    assert apart.value == pytest.approx(speeds.difference[-1]) and speeds.step[-1] == 40
+    (found,) = [f for f in report.findings if f.rule == "conditional learning speed"]
+    assert found.level == "information" and found.modality == "audio"
+    assert LossReport.load(report.save(tmp_path / "out")) == report
+    assert not any("norms" in note for note in report.record.notes)
+    assert list(report.figures()) == ["loss_curves", "ogr", "blend_weights", "learning_speed"]
+
+
+def test_the_losses_do_not_depend_on_norms_beside_them(tmp_path):
+    (tmp_path / "plain").mkdir()
+    with_norms, without = steady(tmp_path / "a.jsonl"), write_log(tmp_path / "plain" / "a.jsonl", {})  # fmt: skip
+    one, other = ogr(with_norms), ogr(without)
+    assert "learning_speed" not in other.measures and other.record.notes == one.record.notes
+    for key, measure in other.measures.items():
+        assert one.measures[key] == measure
+    rule = "conditional learning speed"
+    assert tuple(f for f in one.findings if f.rule != rule) == other.findings
+
+
+def test_norms_of_the_runs_that_are_used(tmp_path):
+    paths = [steady(tmp_path / f"{i}.jsonl") for i in range(2)]
+    crashed = tmp_path / "crashed.jsonl"
+    crashed.write_text("".join(json.dumps(row) + "\n" for row in norm_rows(1, constant())))
+    without = write_log(tmp_path / "without.jsonl", {})
+    maps = {"map": map_path(paths[0])}
+    log = read_losses([*paths, crashed, without], **maps)
+    assert set(log.norms) == {"0", "1"} and set(log.titles) == {"0", "1", "without"}
+    report = ogr(log)
+    assert "Norms for learning speeds were recorded in 2 of 3 runs." in report.record.notes
+    assert report.measure("learning_speed").settings["runs"] == 2
+    found = report.estimate("learning_speed", branch="audio", checkpoint="40")
+    assert found.method == "Student t over 2 of 3 runs"
+    assert "learning_speed" not in ogr(log.select("without")).measures
+    with pytest.raises(LogError, match="holds norms of 2 runs"):
+        learning_speeds(tmp_path)

@@ -12,7 +12,9 @@ from rich.text import Text
 from mmaudit.export.markdown import escaped, statement_lines, table_lines
 from mmaudit.export.opened import Opened
 from mmaudit.figures.base import cell
+from mmaudit.figures.learning_speed import updates_cell
 from mmaudit.report.labels import clean, shorten
+from mmaudit.report.last_speeds import LastSpeeds, last_speeds
 from mmaudit.report.loss_record import ALL_RUNS, WHOLE, LossRecord
 from mmaudit.report.numbers import count, short_count, with_interval
 from mmaudit.report.schema import Estimate, Finding
@@ -53,6 +55,16 @@ _LEVELS = {
 }
 
 
+class SpeedOverview(NamedTuple):
+    """Learning speeds at the end of the training."""
+
+    text: str
+    """All of them in one line."""
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    """One for each branch; empty where there is no speed at all."""
+
+
 class LossOverview(NamedTuple):
     """What all renderers lay out; foreign texts are on one line and bounded, but not escaped."""
 
@@ -66,6 +78,8 @@ class LossOverview(NamedTuple):
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     """How heads were guessed, and what was left out."""
+    speeds: SpeedOverview | None = None
+    """Where the learning speeds end, where norms were recorded."""
 
 
 def loss_overview(record: LossRecord) -> LossOverview:
@@ -94,6 +108,7 @@ def loss_overview(record: LossRecord) -> LossOverview:
         rows=tuple(rows),
         warnings=_bounded(warnings, _MOST_WARNINGS),
         notes=_bounded([*record.guessed, *record.notes], _MOST_NOTES),
+        speeds=_speeds(record),
     )
 
 
@@ -130,6 +145,9 @@ def print_losses(record: LossRecord, console: Console) -> None:
         table.add_row(*(Text(_short(text) if i else text) for i, text in enumerate(row)))
     console.print(table)
     console.print()
+    if overview.speeds is not None:
+        _print_labelled(console, "= ", overview.speeds.text, "dim")
+        console.print()
     for text in overview.warnings:
         _print_labelled(console, "! ", text, "bold yellow")
     for text in overview.notes:
@@ -144,6 +162,10 @@ def losses_markdown(record: LossRecord) -> str:
     if overview.findings:
         lines += ["", "## Findings", "", *statement_lines(overview.findings)]
     lines += ["", "## Heads", "", *table_lines(overview.headers, overview.rows)]
+    if overview.speeds is not None:
+        lines += ["", "## Learning speed", "", escaped(overview.speeds.text)]
+        if overview.speeds.rows:
+            lines += ["", *table_lines(overview.speeds.headers, overview.speeds.rows)]
     for heading, texts in (("Doubts", overview.warnings), ("Notes", overview.notes)):
         if texts:
             lines += ["", f"## {heading}", "", *(f"- {escaped(text)}" for text in texts)]
@@ -214,6 +236,39 @@ def _row(record: LossRecord, head: str) -> tuple[str, ...]:
         cell(found.get("OGR")) if usable else "not comparable",
         cell(weights[0].estimate) if weights else "–",
     )
+
+
+def _speeds(record: LossRecord) -> SpeedOverview | None:
+    result = record.measures.get("learning_speed")
+    if result is None:
+        return None
+    last = last_speeds(record)
+    if last is None:
+        return SpeedOverview(f"No learning speed: {result.undefined or 'it has no rows'}.", (), ())
+    shown = list(last.branches.items())[:_MOST_HEADS]
+    own = last.quantity == "own"
+    told = [f"{shorten(name, 40)} {updates_cell(e) if own else cell(e)}" for name, e in shown]
+    if len(last.branches) > len(shown):
+        told.append(f"and {len(last.branches) - len(shown)} more, all in the record")
+    step = count(int(last.checkpoint))
+    text = f"{_speed_words(last)} at step {step}: {', '.join(told)}"
+    apart = last.difference
+    if not last.known:
+        reasons = [e.undefined for _, e in shown if e.undefined]
+        text += f" ({reasons[0]})" if reasons else ""
+    elif apart is not None:
+        text += f"; {shorten(apart.labels['branch'], 90)} {cell(apart.estimate)}"
+    return SpeedOverview(
+        f"{text}.",
+        ("Branch", f"{_speed_words(last)} at step {step}"),
+        tuple((shorten(name, 40), updates_cell(e) if own else cell(e, 3)) for name, e in shown),
+    )
+
+
+def _speed_words(last: LastSpeeds) -> str:
+    if last.quantity == "speed":
+        return "Conditional learning speed (log10)"
+    return "Own updates (late fusion, no conditional speed)"
 
 
 def _warned(record: LossRecord) -> list[str]:

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from mmaudit.export.losses import LOSS_EVIDENCE, loss_overview, opened_losses
 from mmaudit.export.page import environment, page_parts, shown_figure
-from mmaudit.figures.of_losses import LOSS_FIGURES
+from mmaudit.figures.of_losses import loss_drawings
 from mmaudit.report.labels import clean, shorten
 from mmaudit.report.loss_record import LossRecord
 from mmaudit.report.numbers import count
@@ -27,7 +27,7 @@ def losses_html(record: LossRecord) -> str:
             drawing.title,
             shown_figure(key, drawing.info(record), drawing.plot, drawing.table),
         )
-        for key, drawing in LOSS_FIGURES.items()
+        for key, drawing in loss_drawings(record).items()
     ]
     page = page_parts([figure for _, figure in drawn])
     files = [

@@ -52,17 +52,20 @@ class Course(NamedTuple):
         return 2 * known > len(self.estimates)
 
 
-def courses(record: LossRecord, measure: str, **labels: str) -> dict[tuple[str, str], Course]:
+def courses(
+    record: LossRecord, measure: str, *, by: str = "head", **labels: str
+) -> dict[tuple[str, str], Course]:
     """Head and quantity -> estimates at all checkpoints, in their order.
 
     Args:
         record: The record.
         measure: One with checkpoints.
+        by: Label that stands for the head.
         **labels: That the rows must have, such as ``lag="1"``.
     """
     found: dict[tuple[str, str], list[tuple[float, Estimate]]] = {}
     for row in record.rows(measure, **labels):
-        key = row.labels["head"], row.labels["quantity"]
+        key = row.labels[by], row.labels["quantity"]
         found.setdefault(key, []).append((float(row.labels["checkpoint"]), row.estimate))
     return {
         key: Course(tuple(at for at, _ in rows), tuple(e for _, e in rows))
@@ -70,10 +73,15 @@ def courses(record: LossRecord, measure: str, **labels: str) -> dict[tuple[str, 
     }
 
 
-def head_styles(record: LossRecord) -> dict[str, Style]:
-    """Look of each head: that of its modality, and neutral for the joint one."""
+def head_styles(record: LossRecord, others: Sequence[str] = ()) -> dict[str, Style]:
+    """Look of each head: that of its modality, and neutral for the joint one.
+
+    Args:
+        record: The record.
+        others: Further names, such as those of branches that have no head.
+    """
     singles = [head for head in record.heads if head != record.joint]
-    styles = modality_styles(singles)
+    styles = modality_styles(list(dict.fromkeys([*singles, *others])))
     if record.joint is not None:
         styles[record.joint] = Style(NEUTRAL, "", "diamond-wide")
     return styles

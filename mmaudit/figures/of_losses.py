@@ -13,11 +13,16 @@ from mmaudit.figures.blend_weights import (
     blend_weights_table,
     plot_blend_weights,
 )
+from mmaudit.figures.learning_speed import (
+    learning_speed_info,
+    learning_speed_table,
+    plot_learning_speed,
+)
 from mmaudit.figures.loss_curves import loss_curves_info, loss_curves_table, plot_loss_curves
 from mmaudit.figures.ogr import ogr_info, ogr_table, plot_ogr
 from mmaudit.report.loss_record import LossRecord
 
-__all__ = ["LOSS_FIGURES", "LossDrawing", "draw_losses"]
+__all__ = ["LOSS_FIGURES", "LossDrawing", "draw_losses", "loss_drawings"]
 
 
 class LossDrawing(NamedTuple):
@@ -28,6 +33,8 @@ class LossDrawing(NamedTuple):
     info: Callable[[LossRecord], Any]
     plot: Callable[[Any], go.Figure]
     table: Callable[[Any], Table]
+    only_with: str | None = None
+    """Measure that not every record has; without it there is no place for the figure, rather than an empty one."""
 
 
 LOSS_FIGURES: dict[str, LossDrawing] = {
@@ -36,7 +43,23 @@ LOSS_FIGURES: dict[str, LossDrawing] = {
     "blend_weights": LossDrawing(
         "What a blend would weight", blend_weights_info, plot_blend_weights, blend_weights_table
     ),
+    "learning_speed": LossDrawing(
+        "How fast the branches learn",
+        learning_speed_info,
+        plot_learning_speed,
+        learning_speed_table,
+        only_with="learning_speed",
+    ),
 }
+
+
+def loss_drawings(record: LossRecord) -> dict[str, LossDrawing]:
+    """The figures that a page of this record has a place for."""
+    return {
+        key: drawing
+        for key, drawing in LOSS_FIGURES.items()
+        if drawing.only_with is None or drawing.only_with in record.measures
+    }
 
 
 def draw_losses(record: LossRecord) -> dict[str, go.Figure]:

@@ -1,14 +1,15 @@
 """What the losses of a training mean: which head overfits first, whether the joint one overfits more, which the blend would favour.
 
 A head whose losses cannot be compared is told as such, and nothing else is said of its overfitting. A head that learns nothing has
-an OGR near 0, which would look good: it is told as one that learns nothing.
+an OGR near 0, which would look good: it is told as one that learns nothing. Learning speeds are told beside it where they were recorded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from mmaudit.report.labels import shorten
+from mmaudit.findings.learning_speed import find_learning_speed
+from mmaudit.findings.loss_wording import repeat, said
 from mmaudit.report.loss_record import ALL_RUNS, WHOLE, LossRecord
 from mmaudit.report.numbers import number, percent, with_interval
 from mmaudit.report.schema import Estimate, Finding, FindingEvidence
@@ -37,12 +38,13 @@ def find_overfitting(record: LossRecord) -> tuple[Finding, ...]:
     usable = [head for head in record.heads if head not in record.unusable]
     found = [_not_comparable(record, head) for head in record.heads if head in record.unusable]
     found += [_diverged(record, head) for head in record.diverged]
+    speeds = find_learning_speed(record)
     if not record.rows("overfitting"):
-        return tuple(found)
+        return (*found, *speeds)
     longest = max(len(run.at) for run in record.runs)
     if longest < _FEWEST_CHECKPOINTS:
         found.append(_too_few(record, longest))
-        return tuple(found)
+        return (*found, *speeds)
     idle = [head for head in usable if _is_idle(record, head)]
     memorising = [head for head in idle if _memorises(record, head)]
     found += _together(record, memorising, _learns_train_set)
@@ -53,7 +55,7 @@ def find_overfitting(record: LossRecord) -> tuple[Finding, ...]:
     if not record.evaluation_sets:
         found += _joint_against_single(record, active)
         found += _blend(record, idle)
-    return tuple(sorted(found, key=lambda finding: _LEVELS.index(finding.level)))
+    return tuple(sorted([*found, *speeds], key=lambda finding: _LEVELS.index(finding.level)))
 
 
 def _of(record: LossRecord, head: str, quantity: str, run: str = ALL_RUNS) -> Estimate | None:
@@ -92,17 +94,9 @@ def _conditions(record: LossRecord, heads: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*first, *told]))[:4]
 
 
-def _repeat(record: LossRecord) -> tuple[str, ...]:
-    if len(record.runs) > 1:
-        return ()
-    return (
-        "Whether another training does the same: repeat it with other seeds and give all logs together, mmaudit ogr LOG LOG ...",
-    )
-
-
 def _not_comparable(record: LossRecord, head: str) -> Finding:
     texts = [flag.text for flag in record.flags if flag.unusable and flag.head == head]
-    text = f"No OGR of {_said(head)}: {texts[0]}"
+    text = f"No OGR of {said(head)}: {texts[0]}"
     return Finding(
         rule="losses cannot be compared",
         modality=head,
@@ -111,7 +105,7 @@ def _not_comparable(record: LossRecord, head: str) -> Finding:
         because="overfitting is the difference of two losses: both have to be means of the same loss",
         evidence=_evidence(record, head, ("validation at best", "train gain"), "not comparable"),
         missing=(
-            f"The train loss of {_said(head)} alone, as a mean over samples: log it (mmaudit.training.LossRecorder does), and name it "
+            f"The train loss of {said(head)} alone, as a mean over samples: log it (mmaudit.training.LossRecorder does), and name it "
             "in a map, mmaudit ogr LOGS --map FILE.",
         ),
         conditions=tuple(texts[1:]),
@@ -213,7 +207,7 @@ def _about(record: LossRecord, heads: list[str], rule: str, text: str, because: 
 
 
 def _named(heads: list[str]) -> str:
-    shown = [_said(head) for head in heads[:_NAMED]]
+    shown = [said(head) for head in heads[:_NAMED]]
     if len(heads) > _NAMED:
         return f"{', '.join(shown)} and {len(heads) - _NAMED} more"
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
@@ -237,7 +231,7 @@ def _turns(record: LossRecord, heads: list[str]) -> list[Finding]:
         if not heads:
             return []
         longest = max(len(run.at) for run in record.runs)
-        who = "No head overfits" if len(heads) > 1 else f"{_said(heads[0])} does not overfit"
+        who = "No head overfits" if len(heads) > 1 else f"{said(heads[0])} does not overfit"
         return [
             Finding(
                 rule="no overfitting",
@@ -261,21 +255,21 @@ def _turns(record: LossRecord, heads: list[str]) -> list[Finding]:
             ends += (
                 f", while its train loss {'falls' if fall > 0 else 'rises'} by {_small(abs(fall))}"
             )
-    then = [f"{_said(name)} from {word} {_place(e)}" for _, name, e in turning[1:6]]
+    then = [f"{said(name)} from {word} {_place(e)}" for _, name, e in turning[1:6]]
     then += [
-        f"{_said(name)} not {'before it diverged' if name in record.diverged else 'at all'}"
+        f"{said(name)} not {'before it diverged' if name in record.diverged else 'at all'}"
         for name in rest[:6]
     ]
     more = f"; then {', '.join(then)}" if then else ""
     opening = (
-        f"{_said(first)} overfits{' first' if len(heads) > 1 else ''}, from {word} {_place(onset)}"
+        f"{said(first)} overfits{' first' if len(heads) > 1 else ''}, from {word} {_place(onset)}"
     )
     evidence = _evidence(record, first, quantities, "overfits first")
     for _, name, _ in turning[1:]:
         evidence += _evidence(record, name, ("first overfitting",))
     conditions = _conditions(record, [first])
     if len(turning) > 1 and not _before(onset, turning[1][2]):
-        text = f"The intervals of {_said(first)} and {_said(turning[1][1])} overlap: which of them comes first is not certain."
+        text = f"The intervals of {said(first)} and {said(turning[1][1])} overlap: which of them comes first is not certain."
         conditions = (text, *conditions)
     return [
         Finding(
@@ -289,7 +283,7 @@ def _turns(record: LossRecord, heads: list[str]) -> list[Finding]:
             ),
             evidence=evidence,
             conditions=conditions,
-            missing=_repeat(record),
+            missing=repeat(record),
         )
     ]
 
@@ -316,7 +310,7 @@ def _joint_against_single(record: LossRecord, heads: list[str]) -> list[Finding]
                 rule="worse than its best head",
                 level="attention",
                 text=(
-                    f"Joint training is no better than {_said(best)} alone: at their best the validation losses are {_small(own)} and "
+                    f"Joint training is no better than {said(best)} alone: at their best the validation losses are {_small(own)} and "
                     f"{_small(lowest[best])}."
                 ),
                 because="the lowest validation loss of the joint head is not below that of the best other head",
@@ -344,11 +338,11 @@ def _joint_against_single(record: LossRecord, heads: list[str]) -> list[Finding]
     tested = apart.low is not None and apart.high is not None
     certain = tested and (apart.low or 0.0) * (apart.high or 0.0) > 0
     if same:
-        opening = f"Joint training overfits about as much for what it generalizes as {_said(best)}, the best other head"
+        opening = f"Joint training overfits about as much for what it generalizes as {said(best)}, the best other head"
     elif tested and not certain:
-        opening = f"Whether joint training overfits more than {_said(best)}, the best other head, {len(record.runs)} runs do not settle"
+        opening = f"Whether joint training overfits more than {said(best)}, the best other head, {len(record.runs)} runs do not settle"
     else:
-        opening = f"Joint training overfits {'more' if more else 'less'} for what it generalizes than {_said(best)}, the best other head"
+        opening = f"Joint training overfits {'more' if more else 'less'} for what it generalizes than {said(best)}, the best other head"
     found.append(
         Finding(
             rule="joint against best single head",
@@ -358,7 +352,7 @@ def _joint_against_single(record: LossRecord, heads: list[str]) -> list[Finding]
             because="OGR from the first to the last checkpoint, of the joint head and of the other head with the lowest validation loss",
             evidence=evidence,
             conditions=_conditions(record, [joint, best]),
-            missing=_repeat(record),
+            missing=repeat(record),
         )
     )
     return found
@@ -374,9 +368,9 @@ def _blend(record: LossRecord, idle: list[str]) -> list[Finding]:
         return []
     row, most = max(known, key=lambda item: item[1])
     shown = ", ".join(
-        f"{_said(one.labels['head'])} {with_interval(one.estimate)}" for one, _ in known[:12]
+        f"{said(one.labels['head'])} {with_interval(one.estimate)}" for one, _ in known[:12]
     )
-    favoured = _said(row.labels["head"])
+    favoured = said(row.labels["head"])
     others = sorted(value for one, value in known if one is not row)
     equal = bool(others) and most - others[-1] < 0.01
     ends = "no head is favoured" if equal else f"it favours {favoured}"
@@ -439,7 +433,3 @@ def _small(value: float) -> str:
         ('.500', '.0012', '120.000')
     """
     return number(value, 3) if abs(value) >= 0.01 or value == 0 else number(value, 4)
-
-
-def _said(head: str) -> str:
-    return shorten(head, 40)

@@ -1,4 +1,7 @@
-"""From comparable losses to what a record of them holds: losses, OGR along the training, where each head turns, blend weights."""
+"""From comparable losses to what a record of them holds: losses, OGR along the training, where each head turns, blend weights.
+
+Norms of gradients that were recorded beside the losses become conditional learning speeds.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmaudit.evidence.losses import Losses
+from mmaudit.evidence.recorded_norms import Norms
 from mmaudit.exceptions import UndefinedMeasureError
 from mmaudit.measures.blending import blend_rows
 from mmaudit.measures.ogr import NO_CHANGE, BlendPolicy, ogr_trajectory
@@ -19,6 +23,7 @@ from mmaudit.measures.run_set import (
     ratio_estimate,
     stack_runs,
 )
+from mmaudit.measures.speed_rows import measure_speeds
 from mmaudit.measures.turning import turning_rows
 from mmaudit.report.schema import Estimate, LabelledEstimate, MeasureResult
 from mmaudit.typing import FloatArray
@@ -40,15 +45,19 @@ class Options(NamedTuple):
     """Checkpoints of a super-epoch; ``None``: a fifth of the training."""
 
 
-def measure_losses(losses: Sequence[Losses], options: Options) -> dict[str, MeasureResult]:
+def measure_losses(
+    losses: Sequence[Losses], options: Options, norms: Sequence[Norms | None] = ()
+) -> dict[str, MeasureResult]:
     """All measures of repeated runs.
 
     Args:
         losses: Of at least one run, all with the same heads.
         options: Lag, smoothing, policy and super-epochs.
+        norms: Of the same runs, ``None`` for one where none were recorded; left out: of none.
 
     Returns:
-        ``losses``, ``ogr``, ``overfitting`` and ``blend_weights``, each with its rows or the reason why there are none.
+        ``losses``, ``ogr``, ``overfitting`` and ``blend_weights``, each with its rows or the reason why there are none; where norms
+        were recorded also ``learning_speed``.
 
     Raises:
         UndefinedMeasureError: If the lag, the smoothing or the super-epoch is out of range.
@@ -60,6 +69,7 @@ def measure_losses(losses: Sequence[Losses], options: Options) -> dict[str, Meas
     unit = "units of the loss"
     settings: dict[str, Any] = {"smoothing": options.smoothing, "runs": len(losses)}
     shared = losses[0].evaluation_sets
+    speeds = measure_speeds(norms)
     return {
         "losses": _result(
             "losses", "Losses at common checkpoints", unit, lambda: _loss_rows(runs), settings
@@ -87,6 +97,7 @@ def measure_losses(losses: Sequence[Losses], options: Options) -> dict[str, Meas
             ),
             {**settings, "policy": options.policy, "super_epoch": options.super_epoch},
         ),
+        **({} if speeds is None else {"learning_speed": speeds}),
     }
 
 

@@ -41,6 +41,7 @@ LOSS_LABELS: dict[str, dict[str, str | None]] = {
     "ogr": {"head": None, "checkpoint": None, "lag": None, "quantity": "OGR"},
     "overfitting": {"head": None, "run": ALL_RUNS, "quantity": "first overfitting"},
     "blend_weights": {"head": None, "run": ALL_RUNS, "window": WHOLE, "quantity": "weight"},
+    "learning_speed": {"branch": None, "checkpoint": None, "quantity": "speed"},
 }
 """Measure -> keys of its rows' labels, and what one means where it is not given."""
 

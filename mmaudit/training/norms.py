@@ -8,7 +8,6 @@ about how such a module is built.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,11 +24,7 @@ from mmaudit.masking.paths import get_value, map_tensors
 from mmaudit.masking.spec import BranchesSpec, MaskingSpec
 from mmaudit.training.branches import trainable_behind
 
-__all__ = ["ParameterGroups", "group_norms", "parameter_groups", "read_norm_name"]
-
-_NAME = re.compile(
-    r"(?:(?P<modality>.+) )?(?P<group>own|crossing|shared) (?P<what>gradient|weight)"
-)
+__all__ = ["ParameterGroups", "group_norms", "parameter_groups"]
 
 
 class ParameterGroups(NamedTuple):
@@ -76,7 +71,7 @@ def group_norms(model: nn.Module, groups: ParameterGroups) -> dict[str, float]:
 
     Returns:
         ``"audio own gradient"``, ``"audio own weight"``, ``"audio crossing gradient"``, ..., ``"shared weight"`` -> squared L2
-        norm. A group none of whose parameters has a gradient is left out.
+        norm, names that :mod:`mmaudit.evidence.recorded_norms` reads. A group none of whose parameters has a gradient is left out.
 
     Example:
         >>> layer = nn.Linear(1, 1, bias=False)
@@ -102,19 +97,6 @@ def group_norms(model: nn.Module, groups: ParameterGroups) -> dict[str, float]:
     device = next(iter(norms.values())).device
     found = torch.stack([norm.to(device) for norm in norms.values()]).tolist()
     return {name: value**2 for name, value in zip(norms, found, strict=True)}
-
-
-def read_norm_name(name: str) -> tuple[str | None, str, str] | None:
-    """Modality, group and quantity that a name of :func:`group_norms` speaks of; ``None`` where it is no such name.
-
-    Example:
-        >>> read_norm_name("left eye crossing weight"), read_norm_name("shared gradient"), read_norm_name("loss")
-        (('left eye', 'crossing', 'weight'), (None, 'shared', 'gradient'), None)
-    """
-    found = _NAME.fullmatch(name)
-    if found is None or (found["modality"] is None) != (found["group"] == "shared"):
-        return None
-    return found["modality"], found["group"], found["what"]
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from mmaudit import ogr
 from mmaudit.export.losses import loss_overview, losses_markdown, print_losses
 from mmaudit.export.losses_html import losses_html
 from tests.loss_logs import log_text, planted, write_logs
+from tests.norm_logs import constant, steady, write_log
 
 HOSTILE = "<script>alert(1)</script>|\x1b[31m*[x](y)"
 
@@ -54,6 +55,44 @@ def test_all_say_the_findings_and_the_heads(record):
     assert len(overview.rows) == 3 and len(overview.headers) == len(overview.rows[0])
 
 
+@pytest.fixture(scope="module")
+def normed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("norms")
+    return ogr([steady(folder / f"{i}.jsonl", every=i) for i in (1, 2)]).record
+
+
+def test_learning_speeds_are_told_once_each(normed, record):
+    line = "Conditional learning speed (log10) at step 40: audio .60 [.60, .60], image -.30"
+    assert line in " ".join(printed(normed, 200).split())
+    text = losses_markdown(normed)
+    section = text.split("## Learning speed")[1].split("##")[0].replace("\\", "")
+    assert line in section and "| audio | .602 [.602, .602] |" in section
+    page = losses_html(normed)
+    assert "How fast the branches learn" in page and "figure-learning_speed" in page
+    for without in (printed(record, 200), losses_markdown(record)):
+        assert "earning speed" not in without
+    page = losses_html(record)
+    assert "How fast the branches learn" not in page and "figure-learning_speed" not in page
+
+
+def test_norms_that_say_nothing_are_told(tmp_path):
+    bad = ogr(write_log(tmp_path / "a.jsonl", {3: {("audio", "own"): "Infinity"}})).record
+    still = ogr(write_log(tmp_path / "b.jsonl", {3: constant(crossing={"audio": 0.0})})).record
+    late = ogr(write_log(tmp_path / "c.jsonl", {3: constant(crossing=None, factor=1e-5)})).record
+    for found, told in (
+        (bad, "No learning speed: no recorded step"),
+        (still, "audio undefined, image undefined (up to here its own parameters"),
+        (
+            late,
+            "Own updates (late fusion, no conditional speed) at step 3: audio 1e-07, image 2e-07.",
+        ),
+    ):
+        assert told in " ".join(printed(found, 200).split())
+        assert told in losses_markdown(found).replace("\\", "")
+        assert losses_html(found)
+    assert any("1 of 1 step with norms left out" in text for text in loss_overview(bad).notes)
+
+
 def test_the_guess_and_the_doubts_are_told(tmp_path):
     whole = sum(planted(head)[0] for head in ("audio", "image", "joint"))
     path = tmp_path / "log.csv"
@@ -85,14 +124,14 @@ def test_names_are_never_markup(hostile):
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 420])
-def test_the_page_in_a_browser(record, hostile, tmp_path, scheme, width):
+def test_the_page_in_a_browser(record, hostile, normed, tmp_path, scheme, width):
     driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip("no chromium on this machine")
     with driver.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for name, shown in (("record", record), ("hostile", hostile)):
+        for name, shown in (("record", record), ("hostile", hostile), ("normed", normed)):
             file = tmp_path / f"{name}.html"
             file.write_text(losses_html(shown), encoding="utf-8")
             context = browser.new_context(
@@ -107,5 +146,7 @@ def test_the_page_in_a_browser(record, hostile, tmp_path, scheme, width):
             assert said == []
             assert [u for u in asked if not u.startswith(("file:", "data:", "blob:"))] == []
             assert page.locator(".main-svg").count() >= 3
+            places = page.locator("#figure-learning_speed .main-svg").count()
+            assert (places > 0) == (name == "normed")
             assert page.evaluate("document.documentElement.scrollWidth") <= width
         browser.close()

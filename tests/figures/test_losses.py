@@ -5,11 +5,14 @@ import pytest
 
 from mmaudit import ogr
 from mmaudit.figures.blend_weights import blend_weights_info, blend_weights_table
+from mmaudit.figures.learning_speed import learning_speed_info, learning_speed_table
 from mmaudit.figures.loss_curves import loss_curves_info, loss_curves_table
-from mmaudit.figures.of_losses import LOSS_FIGURES, draw_losses
+from mmaudit.figures.loss_parts import head_styles
+from mmaudit.figures.of_losses import LOSS_FIGURES, draw_losses, loss_drawings
 from mmaudit.figures.ogr import ogr_info, ogr_table
 from mmaudit.report.numbers import with_interval
 from tests.loss_logs import T, log_text, planted, write_logs
+from tests.norm_logs import constant, steady, write_log
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,20 @@ def one(folder):
 @pytest.fixture(scope="module")
 def five(folder):
     return ogr(write_logs(folder, runs=5, noise=0.01)).record
+
+
+@pytest.fixture(scope="module")
+def normed(folder):
+    return ogr(steady(folder / "normed.jsonl")).record
+
+
+@pytest.fixture(scope="module")
+def normed_runs(folder):
+    logs = [
+        write_log(folder / f"run{i}.jsonl", {s: constant(crossing={"audio": 0.04 + i / 500, "image": 0.01}) for s in range(1, 9)})
+        for i in range(3)
+    ]  # fmt: skip
+    return ogr(logs).record
 
 
 def rows_of(table):
@@ -90,10 +107,10 @@ def test_a_long_legend_takes_nothing_from_the_drawing(tmp_path):
 
 
 @pytest.mark.parametrize("key", LOSS_FIGURES)
-def test_all_draw(one, five, key):
-    for record in (one, five):
+def test_all_draw(one, five, normed, normed_runs, key):
+    for record in (one, five) if key != "learning_speed" else (normed, normed_runs):
         figure = LOSS_FIGURES[key].plot(LOSS_FIGURES[key].info(record))
-        assert isinstance(figure, go.Figure) and len(figure.data) >= 3
+        assert isinstance(figure, go.Figure) and len(figure.data) >= 2
         drawn = {trace.yaxis or "y" for trace in figure.data if trace.y[0] is not None}
         titled = {axis.replace("yaxis", "y") for axis in figure.layout if axis.startswith("yaxis")
                   and figure.layout[axis].title.text}  # fmt: skip
@@ -152,3 +169,56 @@ def test_the_title_says_the_same_as_the_table_where_runs_end_apart(tmp_path):
     found = [report.estimate("overfitting", head=h, quantity="OGR") for h in report.heads]
     highest = max(found, key=lambda estimate: estimate.value)
     assert with_interval(highest) in ogr_info(report.record).words.title
+
+
+def test_learning_speed(normed, normed_runs):
+    info = learning_speed_info(normed)
+    assert info.conditional and [found.branch for found in info.branches] == ["audio", "image"]
+    assert info.branches[0].drawn.at == tuple(range(1, 41))
+    assert info.branches[0].drawn.values == pytest.approx([0.60206] * 40, abs=1e-5)
+    assert info.branches[1].drawn.values == pytest.approx([-0.30103] * 40, abs=1e-5)
+    assert info.words.title == "audio learns fastest through the others: .60 at the end"
+    assert info.branches[0].style == head_styles(normed)["audio"]
+    table = learning_speed_table(info)
+    assert table.headers == ("Step", "audio, speed", "image, speed", "Difference")
+    assert rows_of(table)[-1] == ("40", ".602", "-.301", ".903")
+    drawn = draw_losses(normed)["learning_speed"]
+    assert [shape.y0 for shape in drawn.layout.shapes] == [0]
+    assert [trace.fill for trace in drawn.data] == [None, None]
+    bands = [t for t in draw_losses(normed_runs)["learning_speed"].data if t.fill == "toself"]
+    assert len(bands) == 2 and bands[0].x == (*range(1, 9), *range(8, 0, -1))
+
+
+def test_late_fusion_shows_own_updates(folder):
+    record = ogr(steady(folder / "late.jsonl", crossing=None)).record
+    info = learning_speed_info(record)
+    assert not info.conditional and "late fusion" in info.words.title
+    assert info.branches[0].drawn.values == pytest.approx([0.01 * s for s in range(1, 41)])
+    assert learning_speed_table(info).headers == ("Step", "audio, own updates", "image, own updates")  # fmt: skip
+    figure = draw_losses(record)["learning_speed"]
+    assert "own updates" in figure.layout.yaxis.title.text and not figure.layout.shapes
+
+
+def test_a_record_has_a_place_for_learning_speeds_only_with_norms(one, normed, folder):
+    assert "learning_speed" not in loss_drawings(one) and "learning_speed" not in draw_losses(one)
+    assert list(loss_drawings(normed)) == list(LOSS_FIGURES)
+    bad = write_log(folder / "bad.jsonl", {1: {("audio", "own"): "NaN"}})
+    record = ogr(bad).record
+    assert "learning_speed" in loss_drawings(record) and "learning_speed" not in draw_losses(record)
+    assert "no recorded step" in learning_speed_info(record).undefined
+    frozen = write_log(folder / "frozen.jsonl", {1: constant(crossing={"audio": 0.0, "image": 0.0})})  # fmt: skip
+    info = learning_speed_info(ogr(frozen).record)
+    assert "none has a conditional speed" in info.words.title and not info.conditional
+
+
+@pytest.mark.parametrize("M", [1, 2, 3, 5, 12, 20])
+def test_any_number_of_branches(folder, M):
+    names = [f"<b>m{i}</b>" for i in range(M)]
+    own, crossing = dict.fromkeys(names, 0.01), {name: 0.01 + i / 100 for i, name in enumerate(names)}  # fmt: skip
+    path = write_log(folder / f"m{M}.jsonl", {s: constant(own, crossing) for s in (5, 10)}, heads=names)  # fmt: skip
+    info = learning_speed_info(ogr(path).record)
+    assert len(info.branches) == min(M, 12)
+    figure = LOSS_FIGURES["learning_speed"].plot(info)
+    figure.layout.meta = None
+    assert "\\u003cb\\u003em" not in figure.to_json()
+    rows_of(learning_speed_table(info))

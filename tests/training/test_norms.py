@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mmaudit import learning_speeds
+from mmaudit import learning_speeds, ogr
 from mmaudit.exceptions import LogError, ModelError, SpecError
 from mmaudit.training import LossRecorder
 from tests.training.overfitting import SPEC, TwoHeads, samples
@@ -93,6 +93,31 @@ def test_speeds_of_two_steps_are_those_computed_by_hand(tmp_path):
     speed = np.log10(crossing.cumsum(1) / own.cumsum(1))
     np.testing.assert_allclose(found.speed, speed, rtol=1e-4)
     np.testing.assert_allclose(found.difference, speed[0] - speed[1], rtol=1e-4)
+
+
+def test_the_record_of_losses_has_the_speeds_of_the_same_log(tmp_path):
+    torch.manual_seed(0)
+    model, data, path = Branches(), samples(30, 0), tmp_path / "losses.jsonl"
+    log = LossRecorder(path, BRANCHED, train=data, validation=samples(30, 1))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    log.record(model, step=0, epoch=0)
+    for step in range(1, 9):
+        out = model(data["signal"], data["noise"])
+        optimizer.zero_grad()
+        F.cross_entropy(out["logits"], data["y"]).backward()
+        log.norms(model, step=step)
+        optimizer.step()
+        if step % 2 == 0:
+            log.record(model, step=step, epoch=step // 2)
+    speeds, report = learning_speeds(path), ogr(path)
+    for t, step in enumerate(speeds.step.tolist()):
+        for m, branch in enumerate(speeds.modalities):
+            found = report.estimate("learning_speed", branch=branch, checkpoint=str(step))
+            assert found.value == pytest.approx(speeds.speed[m, t])
+        found = report.estimate("learning_speed", checkpoint=str(step), quantity="difference")
+        assert found.value == pytest.approx(speeds.difference[t])
+    assert report.heads == ("signal", "noise", "joint")
+    assert "learning_speed" in report.figures() and "## Learning speed" in report.markdown()
 
 
 def test_recorded_norms_give_the_known_speeds(tmp_path):
