@@ -27,6 +27,7 @@ FEWEST_CHECKPOINTS = 5
 _OFF_SCALE = 1.8
 _APART_FROM_OTHERS = 1.5
 _ABOVE = 1.3
+_BEGINS_ABOVE = 1.25
 _SUM_OVER_BATCHES = 10.0
 _EXACTLY = 5e-4
 _SAME_SUM = 0.05
@@ -100,7 +101,7 @@ def find_doubts(
     flags: list[Flag] = []
     names = list(heads.heads)
     if heads.evaluation_sets:
-        text = "all heads share one train loss: they are sets of data, not heads of a model, and no blend of them is defined."
+        text = "all heads share one train loss: they are taken for sets of data, not for heads of a model, and no blend of them is defined."
         flags.append(Flag("evaluation sets", None, text))
     own = [np.isfinite(row) for row in train]
     positive = np.array(
@@ -111,6 +112,10 @@ def find_doubts(
     )
     both = np.all(own, axis=0)
     clean = run.format == RECORDED
+    # Lightning's log() in a training step gives the mean over the epoch's batches.
+    trainer = run.format == "Lightning CSV" or (
+        run.format == "TensorBoard" and "epoch" in run.series
+    )
     if clean:
         flags += _left_out(run)
     for h, name in enumerate(names):
@@ -134,14 +139,25 @@ def find_doubts(
         )
         flags += found
         if not clean and not any(flag.unusable for flag in found):
-            flags += _training_mode(name, *mine)
+            flags += _training_mode(name, *mine, float(ratios[h]))
     lagging = [
         name
         for name, fair in zip(names, positive, strict=True)
-        if fair and not clean and (averaged or is_average(heads.heads[name].train))
+        if fair
+        and not clean
+        and (
+            averaged
+            or is_average(heads.heads[name].train)
+            or _by_trainer(heads.heads[name].train, trainer)
+        )
     ]
     certain = averaged or all(is_average(heads.heads[n].train, certain=True) for n in lagging)
     return flags + _window(names, lagging, certain=certain)
+
+
+def _by_trainer(series: str, trainer: bool) -> bool:
+    words = set(re.findall(r"[a-z]+", series.lower()))
+    return trainer and not words & {"clean", "eval"}
 
 
 def _left_out(run: Run) -> list[Flag]:
@@ -194,7 +210,7 @@ def _off_scale(
     steady = steady and own_data
     if above > _OFF_SCALE:
         text = (
-            f"the train loss of '{shown}' is {_times(above)} its validation loss at the beginning: this looks like a sum (of several"
+            f"the train loss of '{shown}' is {_times(above)} its validation loss over the first checkpoints: this looks like a sum (of several"
             " losses, or over batches) beside a mean, or like another task (mixed or smoothed labels)."
         )
         return [Flag("sum", name, text, unusable=True)]
@@ -210,15 +226,25 @@ def _off_scale(
     return []
 
 
-def _training_mode(name: str, train: FloatArray, validation: FloatArray) -> list[Flag]:
+def _training_mode(
+    name: str, train: FloatArray, validation: FloatArray, above: float
+) -> list[Flag]:
     below = float((validation < train).mean())
-    if len(train) < FEWEST_CHECKPOINTS or below <= _MOSTLY:
+    if len(train) < FEWEST_CHECKPOINTS:
         return []
-    text = (
-        f"the train loss of '{said(name, 40)}' is above its validation loss at {below:.0%} of the checkpoints: it was probably"
-        " measured in training mode (augmentation, dropout, label smoothing), so that overfitting is understated."
-    )
-    return [Flag("training mode", name, text)]
+    if below > _MOSTLY:
+        text = (
+            f"the train loss of '{said(name, 40)}' is above its validation loss at {below:.0%} of the checkpoints: it was probably"
+            " measured in training mode (augmentation, dropout, label smoothing), so that overfitting is understated."
+        )
+        return [Flag("training mode", name, text)]
+    if above > _ABOVE:
+        text = (
+            f"the train loss of '{said(name, 40)}' is {_times(above)} its validation loss over the first checkpoints: it was measured in"
+            " training mode (augmentation, dropout, label smoothing), or has other losses in it."
+        )
+        return [Flag("training mode", name, text)]
+    return []
 
 
 def _sum(
@@ -263,8 +289,18 @@ def _sum(
         return [Flag("sum", names[h], text)]
     if apart > _APART_FROM_OTHERS and ratios[h] > _ABOVE:
         text = (
-            f"the train loss of '{shown}' is {_times(float(ratios[h]))} its validation loss at the beginning, where those of {others} are"
-            f" {_times(float(np.median(ratios[rest])))}: it looks like a sum of their losses and its own, beside its own."
+            f"the train loss of '{shown}' is {_times(float(ratios[h]))} its validation loss over the first checkpoints, where those of"
+            f" {others} are {_times(float(np.median(ratios[rest])))}: it looks like a sum of their losses and its own, beside its own."
+        )
+        return [Flag("sum", names[h], text, unusable=True)]
+    # Before anything is learnt no head's loss is far above the others', unless it has theirs in it.
+    begins = float(train[h, 0] / max(float(train[rest, 0].max()), _TINY))
+    ends = float(validation[h, 0] / max(float(validation[rest, 0].max()), _TINY))
+    if begins > _BEGINS_ABOVE and begins > _ABOVE * ends:
+        text = (
+            f"the train loss of '{shown}' begins at {train[h, 0]:.3g}, above those of {others} (at most {train[rest, 0].max():.3g}), its"
+            f" validation loss at {validation[h, 0]:.3g} does not (at most {validation[rest, 0].max():.3g}): it looks like a weighted sum"
+            " with their losses in it, or like another task in training."
         )
         return [Flag("sum", names[h], text, unusable=True)]
     return []
@@ -329,6 +365,8 @@ def _exact_sum(run: Run, heads: LossMap, name: str) -> _Sum | None:
     others, columns = [others[i] for i in counts], columns[:, counts]
     if len(others) < 2 or len(wanted) < 3 * len(others) + 5:
         return None
+    if np.abs(columns.sum(axis=1) - wanted).max() <= _EXACTLY * scale:
+        return _Sum(dict.fromkeys(others, 1.0), True)
     try:
         weights, _ = nnls(columns, wanted)
     except RuntimeError:  # it did not converge: nothing adds up

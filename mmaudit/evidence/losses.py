@@ -18,7 +18,7 @@ from mmaudit.evidence.loss_map import HeadMap, LossMap
 from mmaudit.evidence.readers import Run
 from mmaudit.evidence.readers.base import Series, counted, listed, said
 from mmaudit.exceptions import LogError
-from mmaudit.typing import FloatArray
+from mmaudit.typing import FloatArray, IntArray
 
 __all__ = ["MOST_CHECKPOINTS", "Axis", "Flag", "Losses", "align", "aligned_runs"]
 
@@ -129,19 +129,20 @@ def align(run: Run, heads: LossMap) -> Losses:
     empty = [series for series, points in taken.items() if len(points.value) == 0]
     if empty:
         raise LogError(
-            f"run '{said(run.title)}': series '{said(empty[0])}' has no finite value; give a map without its head."
+            f"run '{said(run.title)}': series '{said(empty[0])}' has no finite value (up to {_LARGEST:g}); give a map without its head."
         )
     held = {name: _at_places(_points(taken[h.validation], axis)) for name, h in heads.heads.items()}
     held = _put_side_by_side(held, axis, flags)
     at: FloatArray = np.unique(np.concatenate([points.at for points in held.values()]))
     train, validation = (np.full((len(held), len(at)), np.nan) for _ in range(2))
-    most = 1
+    most, leading = 1, 0
     for h, (name, points) in enumerate(held.items()):
         values, behind = _train(name, heads.heads[name], taken, points.at, axis, flags)
         most = max(most, behind)
         there = np.isfinite(values)
         place = np.searchsorted(at, points.at[there])
         train[h, place], validation[h, place] = values[there], points.value[there]
+        leading = max(leading, int(np.argmax(there)) if there.any() else 0)
     if not np.isfinite(train).any(axis=1).all():
         has = np.isfinite(train).any(axis=1)
         lacking = [name for name, some in zip(held, has, strict=True) if not some]
@@ -152,9 +153,13 @@ def align(run: Run, heads: LossMap) -> Losses:
     kept = np.isfinite(train).any(axis=0)
     at, train, validation = at[kept], train[:, kept], validation[:, kept]
     _say_own_checkpoints(list(held), np.isfinite(train), written, heads, axis, flags)
+    notes = run.notes
+    if leading:
+        text = f"{counted(leading, 'validation')} before the first train loss left out: there is nothing to compare with."
+        notes = (*notes, text)
     found = Losses(
         run.title, tuple(heads.heads), heads.joint_head, axis, at, train, validation, _window(run, heads, most), (),
-        tuple(str(file) for file in run.files), run.format, run.points, run.notes, heads.evaluation_sets,
+        tuple(str(file) for file in run.files), run.format, run.points, notes, heads.evaluation_sets,
     )  # fmt: skip
     found = _pooled(found)
     flags += few_checkpoints(found.heads, np.isfinite(found.train).sum(axis=1))
@@ -187,7 +192,8 @@ def _last_written(run: Run, name: str, flags: list[Flag]) -> Series:
     back = np.flatnonzero(np.diff(clock) < 0) + 1
     if not len(back):
         return series
-    if len(back) > max(10, _DISORDER * len(clock)):
+    back = back[_goes_on(clock, back)] if len(back) <= max(10, _DISORDER * len(clock)) else back[:0]
+    if not len(back):
         text = f"'{said(name)}': points are not in order; they were sorted."
         flags.append(Flag("order", None, text))
         return series
@@ -206,6 +212,22 @@ def _last_written(run: Run, name: str, flags: list[Flag]) -> Series:
     return series.where(keep)
 
 
+def _goes_on(clock: FloatArray, back: IntArray) -> np.ndarray:
+    """Which of the places where a log goes back begin a restart, bool: what follows goes over the same places, in order.
+
+    One stray place, or rows in any order, are none.
+    """
+    ends = np.append(back[1:], len(clock))
+    if len(back) > 2 and len(back) > len(clock) / 5:
+        return np.zeros(len(back), bool)
+    found = []
+    for begin, end in zip(back.tolist(), ends.tolist(), strict=True):
+        part, before = clock[begin:end], clock[:begin]
+        again = int((part <= before.max()).sum())
+        found.append(bool(np.isin(part[0], before)) or again > 1)
+    return np.array(found)
+
+
 def _leave_out_checks(written: dict[str, Series], heads: LossMap, flags: list[Flag]) -> None:
     """Leave out a validation that came before all training and counts as the epoch of a later one, as a check of the code does."""
     first = min(
@@ -215,7 +237,8 @@ def _leave_out_checks(written: dict[str, Series], heads: LossMap, flags: list[Fl
     found = 0
     for name in dict.fromkeys(h.validation for h in heads.heads.values()):
         series = written[name]
-        check = (series.order < first) & np.isin(series.epoch, series.epoch[series.order > first])
+        later = np.isin(series.epoch, series.epoch[series.order > first])
+        check = (series.order < first) & (series.step == 0) & later
         if check.any():
             written[name] = series.where(~check)
             found = max(found, int(check.sum()))
@@ -347,6 +370,15 @@ def _train(
             values[exact] = points.value[at[exact]]
             _say_gaps(name, exact, flags)
             return values, 1
+    if axis == "step" and _in_other_units(points.at, ends):
+        between = _written_between(taken[head.train], taken[head.validation], ends)
+        if between is not None:
+            text = (
+                f"train and validation losses of '{said(name)}' are counted in different units (up to {points.at[-1]:g} and {ends[-1]:g}, "
+                "steps and epochs?): the train loss is that of the values written between two validations."
+            )
+            flags.append(Flag("order", name, text))
+            return between
     values, counts = _window_means(points, ends)
     _say_units(name, points.at, ends, axis, flags)
     _say_gaps(name, counts > 0, flags)
@@ -364,9 +396,9 @@ def _say_units(
     name: str, train: FloatArray, ends: FloatArray, axis: Axis, flags: list[Flag]
 ) -> None:
     """That train and validation losses are counted in different units, as steps and epochs."""
-    late = int((train > ends[-1]).sum())
-    if axis != "step" or len(ends) < 2 or late <= len(train) / 2:
+    if axis != "step" or not _in_other_units(train, ends):
         return
+    late = int((train > ends[-1]).sum())
     text = (
         f"{late:,} of {len(train):,} train losses of '{said(name)}' were logged after the last validation (at {axis} {ends[-1]:g}, training "
         f"goes on to {train.max():g}): the two are probably counted in different units, and were not measured at the same time."
@@ -374,9 +406,34 @@ def _say_units(
     flags.append(Flag("order", name, text, unusable=True))
 
 
+def _in_other_units(train: FloatArray, ends: FloatArray) -> bool:
+    return len(ends) > 1 and bool((train > ends[-1]).sum() > len(train) / 2)
+
+
+def _written_between(
+    train: Series, held: Series, ends: FloatArray
+) -> tuple[FloatArray, int] | None:
+    """Mean train losses between two validations by the order in which they were written; ``None`` where it is not known.
+
+    Series of different files are each counted from their own beginning: then places coincide, or lie beside each other.
+    """
+    places, last = np.unique(held.step[::-1], return_index=True)
+    order = held.order[::-1][last]
+    if not np.array_equal(places, ends) or (np.diff(order) <= 0).any():
+        return None
+    if np.isin(train.order, held.order).any():
+        return None
+    window = np.searchsorted(order, train.order)
+    counts = np.bincount(window, minlength=len(ends) + 1)[: len(ends)]
+    if (counts == 0).any():
+        return None
+    sums = np.bincount(window, weights=train.value, minlength=len(ends) + 1)[: len(ends)]
+    return sums / counts, int(np.median(counts))
+
+
 def _say_gaps(name: str, there: np.ndarray, flags: list[Flag]) -> None:
     # A validation before any training has no train loss to go with it, which is no gap.
-    gaps = int((~there[1:]).sum())
+    gaps = int((~there[int(np.argmax(there)) :]).sum())
     if gaps and there.any():
         have = "has" if gaps == 1 else "have"
         text = f"{gaps:,} of {len(there):,} checkpoints of '{said(name)}' {have} no train loss since the one before: left out."

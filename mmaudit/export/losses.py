@@ -13,6 +13,7 @@ from mmaudit.export.markdown import escaped, statement_lines, table_lines
 from mmaudit.export.opened import Opened
 from mmaudit.figures.base import cell
 from mmaudit.figures.learning_speed import updates_cell
+from mmaudit.findings.overfitting import FEWEST_FOR_A_TURN
 from mmaudit.report.labels import clean, shorten
 from mmaudit.report.last_speeds import LastSpeeds, last_speeds
 from mmaudit.report.loss_record import ALL_RUNS, WHOLE, LossRecord
@@ -231,7 +232,7 @@ def _row(record: LossRecord, head: str) -> tuple[str, ...]:
         shorten(head, 40),
         _placed(found.get("best checkpoint")),
         cell(found.get("validation at best"), 3),
-        _placed(onset) if onset is not None and onset.value is not None else "never",
+        _onset(record, head, onset),
         cell(found.get("rise after best")),
         cell(found.get("OGR")) if usable else "not comparable",
         cell(weights[0].estimate) if weights else "–",
@@ -271,6 +272,14 @@ def _speed_words(last: LastSpeeds) -> str:
     return "Own updates (late fusion, no conditional speed)"
 
 
+def _onset(record: LossRecord, head: str, onset: Estimate | None) -> str:
+    """Where a head begins to overfit; nothing of one whose losses say nothing of it."""
+    checkpoints = max(len(run.of_head(head)[0]) for run in record.runs)
+    if head in record.unusable or checkpoints < FEWEST_FOR_A_TURN:
+        return "–"
+    return _placed(onset) if onset is not None and onset.value is not None else "never"
+
+
 def _warned(record: LossRecord) -> list[str]:
     """Why cells of the table are marked, as far as no flag says it."""
     told = {flag.text for flag in record.flags}
@@ -281,16 +290,18 @@ def _warned(record: LossRecord) -> list[str]:
             *record.rows("blend_weights", head=head, run=ALL_RUNS, window=WHOLE, quantity="weight"),
         ]
         for row in rows:
-            quantity = row.labels["quantity"]
-            for text in (row.estimate.warning or "").split("; "):
-                if text and text not in told and quantity in _SHOWN:
+            quantity, warning = row.labels["quantity"], row.estimate.warning or ""
+            for flag in told:
+                warning = warning.replace(flag, "")
+            for text in warning.split("; "):
+                if text and quantity in _SHOWN:
                     found.setdefault(text, {}).setdefault(quantity, []).append(head)
     sentences = []
     for text, of in found.items():
         marked = list(dict.fromkeys(head for heads in of.values() for head in heads))
         shown = ", ".join(shorten(head, 30) for head in marked[:6])
         more = f" and {len(marked) - 6} more" if len(marked) > 6 else ""
-        sentences.append(f"{', '.join(of)} of {shown}{more}: {text}.")
+        sentences.append(f"{', '.join(of)} of {shown}{more}: {text.removesuffix('.')}.")
     return sentences
 
 

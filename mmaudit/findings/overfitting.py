@@ -14,11 +14,12 @@ from mmaudit.report.loss_record import ALL_RUNS, WHOLE, LossRecord
 from mmaudit.report.numbers import number, percent, with_interval
 from mmaudit.report.schema import Estimate, Finding, FindingEvidence
 
-__all__ = ["find_overfitting"]
+__all__ = ["FEWEST_FOR_A_TURN", "find_overfitting"]
 
 _LEARNS = 0.02
 _TRAINS = 0.05
-_FEWEST_CHECKPOINTS = 3
+FEWEST_FOR_A_TURN = 3
+"""Checkpoints of which fewer cannot show a turn."""
 _APART = 2
 _NAMED = 6
 _ALIKE = 0.02
@@ -42,7 +43,7 @@ def find_overfitting(record: LossRecord) -> tuple[Finding, ...]:
     if not record.rows("overfitting"):
         return (*found, *speeds)
     longest = max(len(run.at) for run in record.runs)
-    if longest < _FEWEST_CHECKPOINTS:
+    if longest < FEWEST_FOR_A_TURN:
         found.append(_too_few(record, longest))
         return (*found, *speeds)
     idle = [head for head in usable if _is_idle(record, head)]
@@ -132,7 +133,7 @@ def _too_few(record: LossRecord, longest: int) -> Finding:
         rule="too few checkpoints",
         level="attention",
         text=f"{longest} checkpoint{'' if longest == 1 else 's'} with both losses: too few to say when a head overfits.",
-        because=f"a turn takes at least {_FEWEST_CHECKPOINTS} checkpoints",
+        because=f"a turn takes at least {FEWEST_FOR_A_TURN} checkpoints",
         missing=("Train and validation losses at more checkpoints, at least five.",),
     )
 

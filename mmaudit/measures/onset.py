@@ -124,6 +124,8 @@ def _risen(
     after = len(validation) - onset
     rise = float(above[onset:].mean())
     at_bottom = max(1, int((fit <= lowest).sum()))
+    if after < 2 and len(validation) >= _FEWEST_FOR_NOISE:
+        return None  # one value at the end may be a bump
     if rise <= least or rise <= _SURE * noise * np.sqrt(1 / after + 1 / at_bottom):
         return None
     if float(train[onset:].mean() - train[bottom]) >= 0.5 * rise:

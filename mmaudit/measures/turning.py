@@ -158,6 +158,10 @@ def _first(runs: RunSet, onsets: FloatArray, h: int, doubt: str | None) -> Estim
         return _with_share(
             Estimate(value=value, n=n, method="of the mean over the runs", warning=doubt), n, number
         )
+    own = onsets[np.isfinite(onsets[:, h]), h]
+    if n == number and not own.min() <= value <= own.max():
+        # Where all runs turn, their mean turns among them; one that does not has lost the rise in a flat valley.
+        return mean_estimate(onsets[:, h], number, _NEVER, doubt)
     # Single runs turn less sharply than their mean: their spread makes the interval rather too wide.
     around = mean_estimate(onsets[:, h], number, _NEVER)
     assert around.low is not None and around.high is not None

@@ -431,3 +431,83 @@ def test_shares_that_cannot_be_told_apart_are_not_named():
     losses = align(run(**curves(a=(a, a), b=(b, b), joint=(a + b + 1e-7, a))), heads("a", "b", "joint"))  # fmt: skip
     (flag,) = [f for f in losses.flags if f.kind == "sum"]
     assert " x " not in flag.text
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 1), (0.3, 0.3, 1), (0.5, 0.5, 0.5), (0.25, 0.25, 1)])
+def test_a_weighted_sum_is_known_by_where_it_begins(weights):
+    at = np.arange(14)
+    parts = [2.3 * np.exp(-at / tau) + 0.05 for tau in (5, 9, 4)]
+    total = sum(w * part for w, part in zip(weights, parts, strict=True))
+    a, b, f = ((part, 0.6 * part + 0.9) for part in parts)
+    losses = align(run(**curves(a=a, b=b, joint=(total, f[1]))), heads("a", "b", "joint"))
+    assert losses.unusable == {"joint"}
+    clean = align(run(**curves(a=a, b=b, joint=f)), heads("a", "b", "joint"))
+    assert not clean.unusable
+
+
+def test_a_plain_sum_is_told_before_other_weights_that_fit():
+    a = FALL + 0.3
+    b = 1.4 * a + 0.004 * np.sin(np.arange(T))
+    both = tuple(x + y for x, y in zip((a, a + 0.1), (b, b + 0.1), strict=True))
+    losses = align(run(**curves(a=(a, a + 0.1), b=(b, b + 0.1), joint=both)), heads("a", "b", "joint"))  # fmt: skip
+    (flag,) = [f for f in losses.flags if f.kind == "sum"]
+    assert "the sum 't_a' + 't_b', and so is its validation loss" in flag.text and not flag.unusable
+
+
+def test_rows_in_any_order_are_sorted_and_none_is_lost():
+    rng = np.random.default_rng(0)
+    order = rng.permutation(15)
+    values = np.exp(-np.arange(15) / 4)
+    found = run(t=series(values[order], epoch=order), v=series(values[order] + 0.1, epoch=order))
+    losses = align(found, JOINT)
+    assert losses.at.tolist() == list(range(15)) and kinds(losses) == {"order"}
+    stray = np.array([0, 1, 2, 3, 4, -5, 6, 7, 8, 9])
+    losses = align(run(t=series(values[:10], epoch=stray), v=series(values[:10], epoch=stray)), JOINT)  # fmt: skip
+    assert len(losses.at) == 10 and "restart" not in kinds(losses)
+
+
+def test_what_comes_before_the_first_train_loss_is_noted():
+    losses = align(run(t=series([1, 2], step=[5, 10]), v=series([9, 8, 7], step=[0, 5, 10])), JOINT)
+    assert losses.notes == (
+        "1 validation before the first train loss left out: there is nothing to compare with.",
+    )
+
+
+def test_a_validation_within_the_first_epoch_is_no_check():
+    at = np.arange(4)
+    train = series([4, 3, 2, 1], step=10 * at + 9, epoch=at)._replace(order=3 * at + 2)
+    held = series(np.arange(8), step=[4, 9, 14, 19, 24, 29, 34, 39], epoch=np.repeat(at, 2))
+    held = held._replace(order=np.array([0, 1, 3, 4, 6, 7, 9, 10]))
+    losses = align(run(t=train, v=held), JOINT)
+    assert not any("a check of the code" in flag.text for flag in losses.flags)
+    assert losses.at.tolist() == [9, 19, 29, 39]
+
+
+def test_batches_and_epochs_are_told_apart_by_what_was_written_when():
+    train, held, order = [], [], 0
+    for epoch in range(6):
+        for batch in range(10):
+            train.append((10 * epoch + batch, 2.0 - epoch / 10, order))
+            order += 1
+        held.append((epoch, 2.1 - epoch / 10, order))
+        order += 1
+    (steps, values, orders), (places, losses_held, written) = (
+        zip(*rows, strict=True) for rows in (train, held)
+    )
+    t = series(values, step=steps)._replace(order=np.array(orders))
+    v = series(losses_held, step=places)._replace(order=np.array(written))
+    losses = align(run(t=t, v=v), JOINT)
+    assert losses.train[0] == pytest.approx([2.0 - e / 10 for e in range(6)])
+    assert not losses.unusable and "different units" in losses.flags[0].text
+    # of two files nobody knows what was written when
+    apart = align(run(t=t._replace(order=np.arange(60)), v=v._replace(order=np.arange(6))), JOINT)
+    assert apart.unusable == {"joint"}
+
+
+def test_what_a_trainer_logs_each_epoch_is_an_average():
+    found = run(train_loss=series(FALL, epoch=np.arange(T)), val_loss=series(FALL + 0.1, epoch=np.arange(T)))  # fmt: skip
+    names = read_map({"heads": {"joint": {"train": "train_loss", "validation": "val_loss"}}})
+    assert "window" not in kinds(align(found, names))
+    lightning = Run("r", "Lightning CSV", (), found.series)
+    (flag,) = align(lightning, names).flags
+    assert flag.kind == "window" and "probably" in flag.text

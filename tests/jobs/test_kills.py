@@ -98,10 +98,10 @@ def _check(place, jobs, steps):
 
 
 def test_a_few_jobs_and_kills(place):
-    jobs = [place.submit("parent", steps=30, ms=20) for _ in range(2)]
+    jobs = [place.submit("parent", steps=200, ms=20) for _ in range(2)]
     done = _kill_them(place, jobs, 4, devices="a,b", seed=5)
     assert sum(done.values()) >= 4
-    _check(place, jobs, 30)
+    _check(place, jobs, 200)
 
 
 @pytest.mark.slow

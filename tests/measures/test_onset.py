@@ -125,3 +125,11 @@ def test_a_course_that_speeds_up_begins_at_its_beginning(power):
     fall = 0.3 + 2 * np.exp(-at / 4)
     held_out = np.where(at < 16, fall, fall[15] + 0.01 * np.clip(at - 15, 0, None) ** power)
     assert find_onset(0.9 * fall - 0.003 * at, held_out, margin=0.01) == 16
+
+
+def test_one_value_at_the_end_is_no_lasting_rise():
+    at = np.arange(30)
+    fall = 0.3 + 2 * np.exp(-at / 5)
+    bump = fall.copy()
+    bump[-1] += 0.2
+    assert find_onset(0.9 * fall, bump, margin=0.01) is None
