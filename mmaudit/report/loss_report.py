@@ -42,7 +42,7 @@ class LossReport:
 
     @property
     def measures(self) -> dict[str, MeasureResult]:
-        """Measure -> its rows: ``losses``, ``ogr``, ``overfitting``, ``blend_weights``."""
+        """Measure -> its rows: ``losses``, ``ogr``, ``overfitting``, ``blend_weights``, and ``learning_speed`` where norms were recorded."""
         return self.record.measures
 
     @property
@@ -75,8 +75,8 @@ class LossReport:
         Args:
             key: Measure.
             **labels: Such as ``head="audio", checkpoint="12"``. Left out, ``run`` is ``all``, ``window`` the whole training,
-                ``quantity`` of ``losses`` is ``validation``, of ``ogr`` ``OGR``, of ``overfitting`` ``first overfitting`` and of
-                ``blend_weights`` ``weight``.
+                ``quantity`` of ``losses`` is ``validation``, of ``ogr`` ``OGR``, of ``overfitting`` ``first overfitting``, of
+                ``blend_weights`` ``weight`` and of ``learning_speed`` ``speed`` (say also ``branch`` and ``checkpoint``).
 
         Raises:
             UndefinedMeasureError: If the whole measure has no value here.
@@ -109,7 +109,7 @@ class LossReport:
         return [finding.text for finding in self.findings[:3]]
 
     def figures(self) -> dict[str, Any]:
-        """Draw the loss curves, the trajectories of OGR and the blend weights.
+        """Draw the loss curves, the trajectories of OGR, the blend weights and, where recorded, the learning speeds.
 
         Returns:
             Key -> plotly ``Figure``; without those that have no numbers.
