@@ -107,7 +107,8 @@ def read_losses(
     """Read the train and validation losses of every head from logs.
 
     Args:
-        paths: Files and folders; each may hold several runs, which are taken for repeats of one training.
+        paths: Files and folders; each may hold several runs, which are taken for repeats of one training; one that begins where another
+            ended is part of it.
         map: Which series are whose, or a YAML file that says so; left out, that of the recorder beside a log that was recorded here, else
             it is guessed by their names and told in ``guessed``.
         form: Format of the logs: ``csv``, ``jsonl``, ``json``, ``lightning``, ``tensorboard``, ``huggingface``, ``mlflow``, ``wandb``;

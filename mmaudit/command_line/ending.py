@@ -86,7 +86,22 @@ def rank() -> int:
 
 
 def say(text: str = "") -> None:
-    """Print a line on stderr, where everything goes that is not the result."""
+    """Print text on stderr, where everything goes that is not the result.
+
+    Args:
+        text: One line or several; what would control a terminal, in the name of a file perhaps, becomes blank.
+    """
+    _print(_harmless(text))
+
+
+def _harmless(text: str) -> str:
+    # Half of a surrogate pair, as names of files may have it, is written out by stderr itself.
+    return "".join(
+        c if c.isprintable() or c in "\n" or "\ud800" <= c <= "\udfff" else " " for c in text
+    )
+
+
+def _print(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
 
@@ -174,7 +189,7 @@ def _failed(error: Exception) -> int:
 def _complain(sentence: str) -> int:
     head = typer.style("Error:", fg="red", bold=True) if _in_colour() else "Error:"
     number = rank()
-    say(f"{head} {f'process {number}: ' if number else ''}{sentence}")
+    _print(f"{head} {f'process {number}: ' if number else ''}{_harmless(sentence)}")
     return 2
 
 

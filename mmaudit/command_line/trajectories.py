@@ -28,7 +28,8 @@ def ogr(
         list[Path],
         typer.Argument(
             metavar="LOGS...",
-            help="Files or folders of logs; several runs count as repeats of one training.",
+            help="Files or folders of logs; several runs count as repeats of one training, one that begins where another ended as its "
+            "continuation.",
             show_default=False,
         ),
     ],
@@ -110,6 +111,7 @@ def ogr(
         joint: {train: train/loss, validation: val/loss}
       columns: {epoch: ep, split: phase}
     """  # noqa: D301  the mark must reach click, which then keeps the lines
+    from mmaudit.evidence.readers.base import said
     from mmaudit.exceptions import RecordError
     from mmaudit.report.loss_record import LOSS_RECORD_NAME
     from mmaudit.report.store import write_text_atomic
@@ -123,10 +125,10 @@ def ogr(
     written = [path for path in (save_map, html, markdown, kept) if path and str(path) != "-"]
     for path in written:
         if path.is_dir():
-            raise RecordError(f"{path} is a folder; name a file in it")
+            raise RecordError(f"{said(str(path), 200)} is a folder; name a file in it")
         if path.exists() and not force:
             raise RecordError(
-                f"{path} exists already; choose another name, or say --force to replace it"
+                f"{said(str(path), 200)} exists already; choose another name, or say --force to replace it"
             )
     found = read_losses(
         logs, map=map_file, form=form, columns=_named_columns(columns) if columns else None
@@ -155,10 +157,12 @@ def ogr(
 
         print_losses(report.record, results_console())
     for path in written:
-        say(f"wrote {path}")
+        say(f"wrote {' '.join(str(path).splitlines())}")
     if found.guessed and map_file is None and save_map is None and not as_json:
         places = " ".join(shlex.quote(str(path)) for path in logs[:3])
         more = " ..." if len(logs) > 3 else ""
+        if not places.isprintable():  # nothing to copy from a terminal
+            places, more = "LOGS", " ..."
         say(
             f"\nThe heads were guessed by the names of the series. To correct that: mmaudit ogr {places}{more} --save-map heads.yaml"
         )

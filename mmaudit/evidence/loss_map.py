@@ -12,14 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mmaudit.evidence.readers.base import Columns, said
 from mmaudit.exceptions import LogError
 
-__all__ = ["JOINT", "HeadMap", "LossMap", "read_map"]
+__all__ = ["JOINT", "MOST_HEADS", "HeadMap", "LossMap", "read_map"]
 
 JOINT = "joint"
 """Name of the head that sees all modalities, unless a map names another."""
 
+MOST_HEADS = 100
+"""Heads of a map at most."""
+
 _EXPECTED = "heads: {audio: {train: NAME, validation: NAME}, ...}, and where they are needed joint: HEAD and columns: {...}"
 _COLUMNS = "columns: {epoch: ep, split: phase}"
-_MOST_HEADS = 100
 _LARGEST_MAP = 100_000
 _MOST_NESTED = 1_000
 
@@ -56,7 +58,7 @@ class LossMap(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    heads: dict[str, HeadMap] = Field(min_length=1, max_length=_MOST_HEADS)
+    heads: dict[str, HeadMap] = Field(min_length=1, max_length=MOST_HEADS)
     joint: str | None = None
     columns: Columns = Columns()
 
@@ -70,8 +72,10 @@ class LossMap(BaseModel):
 
     @property
     def joint_head(self) -> str | None:
-        """The joint head, where there is one."""
-        return self.joint if self.joint is not None else (JOINT if JOINT in self.heads else None)
+        """The joint head, where there is one; sets of data have none, unless the map names it."""
+        if self.joint is not None:
+            return self.joint
+        return JOINT if JOINT in self.heads and not self.evaluation_sets else None
 
     @property
     def series(self) -> frozenset[str]:
@@ -132,8 +136,8 @@ def _fault(source: Any) -> str | None:
         return f"heads is missing{alone}"
     if not isinstance(heads, Mapping):
         return f"heads is {_kind(heads)}, not names with their series"
-    if not 1 <= len(heads) <= _MOST_HEADS:
-        return f"heads has {len(heads):,} heads, not 1 to {_MOST_HEADS}"
+    if not 1 <= len(heads) <= MOST_HEADS:
+        return f"heads has {len(heads):,} heads, not 1 to {MOST_HEADS}"
     for head, pair in heads.items():
         fault = None if isinstance(pair, HeadMap) else _fault_of_pair(head, pair)
         if fault is not None:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-from mmaudit.evidence.loss_map import JOINT, HeadMap, LossMap
+from mmaudit.evidence.combined_names import combination, parts_of
+from mmaudit.evidence.loss_map import JOINT, MOST_HEADS, HeadMap, LossMap
 from mmaudit.evidence.readers.base import Columns, Run, counted, listed, said
-from mmaudit.evidence.readers.names import JOINT_KINDS, LossName, read_name
+from mmaudit.evidence.readers.huggingface import TRAINER
+from mmaudit.evidence.readers.names import JOINT_KINDS, LossName, read_name, split_of
 from mmaudit.exceptions import LogError
 
 __all__ = ["Guess", "LossName", "guess_map", "of_test_set", "read_name"]
 
-_BETWEEN = {"and", "plus", "with", "x", "n"}
-_MOST_PARTS = 12
 _NOTES = 3
+_LOADERS = 8
+_EVALUATED = re.compile(r"eval_(?:(.+)_)?loss", re.DOTALL)
+_PLAIN_SET = "eval"
+_TRAIN = "loss"
+_NAMES_NO_HEAD = ("loss", "")
+
+_Series = dict[tuple[str, str], list[str]]
+"""Names of series by (kind of joint loss, head), the best first."""
 
 
 class Guess(NamedTuple):
@@ -49,30 +57,125 @@ def guess_map(runs: Iterable[Run], *, columns: Columns | None = None) -> Guess:
         LogError: If no head of any run has both a train and a validation loss; the sentence lists the series.
     """
     runs = list(runs)
-    guesses: dict[tuple[str, ...], Guess] = {}
+    guesses: dict[tuple[str, ...], Guess | None] = {}
+    too_many: LogError | None = None
     for run in runs:
-        names = tuple(run.series)
-        if names not in guesses:
-            guess = _guess(run, columns or Columns())
-            if guess is not None:
-                guesses[names] = guess
-    if not guesses:
-        raise LogError(_nothing_found(runs))
+        names = (run.format, *run.series)
+        if names not in guesses or guesses[names] is None:
+            try:
+                guesses[names] = _guess(run, columns or Columns())
+            except LogError as error:
+                too_many, guesses[names] = error, None
+    found = [guess for guess in guesses.values() if guess is not None]
+    if not found:
+        raise too_many or LogError(_nothing_found(runs))
 
     def support(guess: Guess) -> tuple[int, int]:
         has = sum(guess.map.series <= run.series.keys() for run in runs)
         return has, len(guess.map.heads)
 
-    return max(guesses.values(), key=support)
+    return max(found, key=support)
+
+
+class _Heads(NamedTuple):
+    """Heads as they are guessed."""
+
+    pairs: dict[str, tuple[str, str]]
+    """Head -> series of its train and of its validation loss."""
+    joint: tuple[str, str] | None = None
+    """Those of the joint head."""
 
 
 def _guess(run: Run, columns: Columns) -> Guess | None:
     # A loss that was never finite can stand for no head; it is told among those left out.
-    every = {name: found for name in run.series if (found := read_name(name)) is not None}
-    read = {name: found for name, found in every.items() if _has_numbers(run, name)}
+    every = _read(run.series)
+    read = {name: loss for name, loss in every.items() if _has_numbers(run, name)}
     sentences: list[str] = []
+    found = _sets_of_trainer(run, read, sentences) or _heads(run, read, sentences)
+    heads = dict(found.pairs)
+    name = JOINT
+    if found.joint is not None:
+        while name in heads:
+            name = f"{name}_"
+        heads[name] = found.joint
+    if not heads:
+        return None
+    if len(heads) > MOST_HEADS:
+        raise LogError(
+            f"{len(heads):,} heads were found by the names of the series, of which up to {MOST_HEADS} can be compared; name some in a map: "
+            "heads: {NAME: {train: NAME, validation: NAME}, ...}."
+        )
+    maps = {head: HeadMap(train=t, validation=v) for head, (t, v) in heads.items()}
+    found_map = LossMap(
+        heads=maps, columns=columns, joint=None if found.joint is None or name == JOINT else name
+    )
+    sentences += _other_loaders(read, found_map)
+    told = [
+        f"{said(head)}: train '{said(m.train)}', validation '{said(m.validation)}'"
+        for head, m in maps.items()
+    ]
+    if found.joint is None and len(maps) > 1 and not found_map.evaluation_sets:
+        told.append("No joint head was recognised: name it in a map with joint: NAME.")
+    left = [name for name in every if name not in found_map.series]
+    if left:
+        told.append(f"{counted(len(left), 'other loss', 'other losses')} left out: {listed(left)}.")
+    return Guess(found_map, (*sentences, *told))
+
+
+def _read(names: Iterable[str]) -> dict[str, LossName]:
+    """The losses among the series; where a validation loss says so in full, ``va`` is a head."""
+    names = list(names)
+    whole = {
+        name: loss
+        for name in names
+        if (loss := read_name(name, va_is_validation=False)) is not None
+    }
+    if any(loss.split == "validation" for loss in whole.values()):
+        return whole
+    return {name: loss for name in names if (loss := read_name(name)) is not None}
+
+
+def _sets_of_trainer(run: Run, read: Mapping[str, LossName], sentences: list[str]) -> _Heads | None:
+    """The evaluation sets of a Hugging Face Trainer: it knows one train loss, and calls the others ``eval_SET_loss``.
+
+    ``None`` where there is but ``eval_loss``, or where a trainer of somebody's own logs train losses of the same names.
+    """
+    if run.format != TRAINER:
+        return None
+    names = {n: found[1] for n in run.series if (found := _EVALUATED.fullmatch(n))}
+    others = [loss.head for name, loss in read.items() if name not in names and loss.split in ("train", None)]  # fmt: skip
+    of_heads = any(head and head in others for n in names if n in read and (head := read[n].head))
+    sets: dict[str, str] = {}
+    for name, own in names.items():
+        if _has_numbers(run, name):
+            called = own or _PLAIN_SET
+            while called in sets:
+                called = f"{called}_"
+            sets[called] = name
+    train = next((sets.pop(own) for own in list(sets) if split_of(own) == "train"), None)
+    plain = train is None
+    if train is None and _TRAIN in read:
+        train = _TRAIN
+    if (
+        train is None
+        or of_heads
+        or not sets
+        or (len(sets) == 1 and (not plain or _PLAIN_SET in sets))
+    ):
+        return None
+    if len(sets) > 1:
+        sentences.append(
+            f"All evaluation losses are compared with the one train loss, '{said(train)}': they are evaluation sets of the Trainer, not heads of "
+            "their own."
+        )
+    return _Heads({own: (train, name) for own, name in sets.items()})
+
+
+def _heads(run: Run, read: Mapping[str, LossName], sentences: list[str]) -> _Heads:
+    """Heads by the names of their series; a train loss that names a head is of that head alone."""
+    read = {name: loss for name, loss in read.items() if not loss.part}
     held_out = "validation"
-    if not any(found.split == "validation" for found in read.values()):
+    if not any(loss.split == "validation" for loss in read.values()):
         held_out = "test"
     validation = _by_head(run, read, held_out)
     train = _by_head(run, read, "train")
@@ -87,7 +190,7 @@ def _guess(run: Run, columns: Columns) -> Guess | None:
     }
     _demote_parts(train, validation, heads)
     joint = _joint_pair(train, validation, sentences)
-    if joint is None and (whole := _combination(list(heads))) is not None:
+    if joint is None and (whole := combination(list(heads))) is not None:
         joint = heads.pop(whole)
         sentences.append(
             f"'{said(whole)}' is called after all other heads ({listed(list(heads))}): it was taken for the joint head."
@@ -97,44 +200,62 @@ def _guess(run: Run, columns: Columns) -> Guess | None:
         second = key[0] in ("fusion", "whole") and key in train
         if second and joint is not None and joint[1] != validation[key][0]:
             heads[key[1]] = (train[key][0], validation[key][0])
-    shared = [key for key in validation if key[0] == "" and key[1] not in heads]
-    if len(train) == 1 and not heads and shared:
-        one = next(iter(train.values()))[0]
-        heads = {key[1]: (one, validation[key][0]) for key in shared}
-        if len(heads) + (joint is not None) > 1:
-            sentences.append(
-                f"All evaluation losses are compared with the one train loss, '{said(one)}': they are not heads of their own."
-            )
-    if joint is not None:
-        name = JOINT
-        while name in heads:
-            name = f"{name}_"
-        heads[name] = joint
-    if not heads:
-        return None
-    if held_out == "test":
+    if joint is None and not heads and list(train) == [_NAMES_NO_HEAD]:
+        heads = _shared(train[_NAMES_NO_HEAD][0], validation, sentences)
+    if (heads or joint is not None) and held_out == "test":
         sentences.insert(0, "No validation loss was logged: the test loss stands in for it.")
-    maps = {head: HeadMap(train=t, validation=v) for head, (t, v) in heads.items()}
-    found_map = LossMap(
-        heads=maps, columns=columns, joint=None if joint is None or name == JOINT else name
+    used = {pair[1] for pair in (*heads.values(), *((joint,) if joint is not None else ()))}
+    alone = [names[0] for key, names in validation.items() if key not in train and names[0] not in used]  # fmt: skip
+    if alone and (heads or joint is not None):
+        has, their = ("has", "its") if len(alone) == 1 else ("have", "their")
+        sentences.append(f"{listed(alone)} {has} no train loss of {their} own: left out.")
+    return _Heads(heads, joint)
+
+
+def _shared(train: str, validation: _Series, sentences: list[str]) -> dict[str, tuple[str, str]]:
+    """Heads of validation losses that have one train loss, which names none of them."""
+    heads = {head: (train, names[0]) for (_, head), names in validation.items()}
+    if len(heads) > 1:
+        sentences.append(
+            f"All evaluation losses are compared with the one train loss, '{said(train)}': taken for sets of data; if they are heads of the model, "
+            "each needs a train loss of its own."
+        )
+    else:
+        sentences += [_called_differently(*pair) for pair in heads.values()]
+    return heads
+
+
+def _other_loaders(read: Mapping[str, LossName], heads: LossMap) -> list[str]:
+    """That a head has validation losses on several sets of data, of which the first counts."""
+    taken: set[int] = set()
+    left: set[int] = set()
+    for pair in heads.heads.values():
+        own = read.get(pair.validation)
+        if own is None or own.loader is None:
+            continue
+        same = {
+            loss.loader
+            for loss in read.values()
+            if loss.loader is not None
+            and (loss.split, loss.head, loss.part) == (own.split, own.head, own.part)
+        }
+        if len(same) > 1:
+            taken.add(own.loader)
+            left |= same - {own.loader}
+    if not left:
+        return []
+    used, others = (
+        ", ".join(f"dataloader_idx_{number}" for number in sorted(numbers)[:_LOADERS])
+        + (" and more" if len(numbers) > _LOADERS else "")
+        for numbers in (taken, left)
     )
-    told = [
-        f"{said(head)}: train '{said(m.train)}', validation '{said(m.validation)}'"
-        for head, m in maps.items()
+    return [
+        f"Validation losses were logged on several sets of data: the first ({used}) was taken, the others ({others}) were left out."
     ]
-    if joint is None and len(maps) > 1 and not found_map.evaluation_sets:
-        told.append("No joint head was recognised: name it in a map with joint: NAME.")
-    left = [name for name in every if name not in found_map.series]
-    if left:
-        told.append(f"{counted(len(left), 'other loss', 'other losses')} left out: {listed(left)}.")
-    return Guess(found_map, (*sentences, *told))
-
-
-_Series = dict[tuple[str, str], list[str]]
 
 
 def _by_head(run: Run, read: Mapping[str, LossName], split: str | None) -> _Series:
-    """Series of one split by (kind of joint loss, head), the best first."""
+    """Series of one split."""
     found: _Series = {}
     for name, loss in read.items():
         if loss.split == split or (split == "train" and loss.split is None and not loss.head):
@@ -165,53 +286,20 @@ def _joint_pair(
         return None
     pair = train[trained[0]][0], validation[held_out[0]][0]
     if {trained[0][0], held_out[0][0]} != {"loss"}:
-        sentences.append(
-            f"'{said(pair[0])}' and '{said(pair[1])}' are called differently; they were taken for one head."
-        )
+        sentences.append(_called_differently(*pair))
     return pair
 
 
-def _combination(names: list[str]) -> str | None:
-    """The name that is made of all others, two or more: ``rgb_flow`` of ``rgb`` and ``flow``, ``atv`` of ``a``, ``t``, ``v``.
-
-    Names of some of them together (``at``) count as none of the others.
-    """
-    made_of = {name: _parts(name, names) for name in names}
-    single = {name for name in names if not made_of[name]}
-    whole = [name for name in names if any(parts == single for parts in made_of[name])]
-    return whole[0] if whole and len(names) <= _MOST_PARTS + 1 else None
-
-
-def _parts(name: str, names: list[str]) -> list[set[str]]:
-    """The sets of two or more other names that a name can be made of, whatever stands between them."""
-    others = [other for other in names if other != name]
-    fused = {word for kind, words in JOINT_KINDS if kind == "fusion" for word in words}
-    text = "".join(
-        word for word in name.split("_") if word in others or word not in _BETWEEN | fused
-    )
-    if len(others) > _MOST_PARTS:
-        return []
-
-    @cache
-    def ways(rest: str, used: frozenset[str]) -> frozenset[frozenset[str]]:
-        if not rest:
-            return frozenset({used})
-        return frozenset(
-            way
-            for other in others
-            if other not in used and rest.startswith(part := other.replace("_", "")) and part
-            for way in ways(rest[len(part) :], used | {other})
-        )
-
-    return [set(way) for way in ways(text, frozenset()) if len(way) > 1]
+def _called_differently(train: str, validation: str) -> str:
+    return f"'{said(train)}' and '{said(validation)}' are called differently; they were taken for one head."
 
 
 def _demote_parts(train: _Series, validation: _Series, heads: dict[str, tuple[str, str]]) -> None:
     """Make ``av`` a head like others where it is of some modalities alone: of three heads ``a``, ``v`` and ``t``."""
     for key in [key for key in validation if key[0] == "whole" and key in train]:
         names = [*heads, key[1]]
-        single = {name for name in names if not _parts(name, names)}
-        made_of = _parts(key[1], names)
+        single = {name for name in names if not parts_of(name, names)}
+        made_of = parts_of(key[1], names)
         if made_of and not any(parts == single for parts in made_of):
             heads[key[1]] = (train.pop(key)[0], validation.pop(key)[0])
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mmaudit.cli import app
+from mmaudit.command_line.ending import say
 from mmaudit.report.loss_report import LossReport
 from tests.loss_logs import write_logs
 
@@ -103,3 +104,32 @@ def test_it_starts_quickly_and_without_torch(tmp_path):
     )
     assert ended.returncode == 0, ended.stderr
     assert time.monotonic() - start < 30
+
+
+def test_names_of_files_do_not_control_the_terminal(tmp_path):
+    (log,) = write_logs(tmp_path)
+    odd = log.rename(tmp_path / "log\x1b[31m\x07.csv")
+    hint = run("ogr", odd)
+    page = tmp_path / "a\x1b]0;title\x07\nwrote b.html"
+    written = run("ogr", odd, "--html", page)
+    again = run("ogr", odd, "--html", page)
+    assert (hint.exit_code, written.exit_code, again.exit_code) == (0, 0, 2)
+    assert "mmaudit ogr LOGS ... --save-map heads.yaml" in hint.stderr
+    assert "wrote " in written.stderr and "\nwrote b.html" not in written.stderr
+    for result in (hint, written, again):
+        assert all(line.isprintable() for line in result.stderr.split("\n")), result.stderr
+    assert len(again.stderr.strip().splitlines()) == 1
+
+
+def test_what_is_said_keeps_its_lines_and_names_that_are_no_text(capsys):
+    say("one\n two\r\x9b é\u202e")
+    assert capsys.readouterr().err == "one\n two   é \n"
+
+
+def test_the_head_of_an_error_keeps_its_colour(monkeypatch, capsys):
+    monkeypatch.setattr("mmaudit.command_line.ending._in_colour", lambda: True)
+    with pytest.raises(SystemExit):
+        app(["ogr", "no\x1bfile.csv"])
+    told = capsys.readouterr().err
+    assert told.startswith("\x1b[31m") and told.count("\x1b") == told.count("\x1b[")
+    assert "no file.csv" in told

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from mmaudit.evidence.loss_map import LossMap, read_map
-from mmaudit.evidence.loss_names import guess_map, of_test_set
+from mmaudit.evidence.loss_names import guess_map, of_test_set, read_name
 from mmaudit.evidence.readers import Run, Series
+from mmaudit.evidence.readers.huggingface import TRAINER
 from mmaudit.exceptions import LogError
 
 COUNT = np.arange(4)
@@ -95,11 +96,123 @@ def test_of_several_series_the_best_is_taken_and_the_others_are_told():
     assert guess_map([mixed]).map.heads["joint"].train == "loss"
 
 
-def test_evaluation_sets_share_a_train_loss():
+def test_one_train_loss_that_names_no_head_is_shared():
     guess = guess_map([run("loss", "eval_g0_loss", "eval_g1_loss")])
-    assert guess.map.evaluation_sets
+    assert guess.map.evaluation_sets and guess.map.joint_head is None
     assert set(guess.map.heads) == {"g0", "g1"}
-    assert any("not heads of their own" in text for text in guess.sentences)
+    told = guess.sentences[0]
+    assert "taken for sets of data; if they are heads of the model, each needs a train loss" in told
+    alone = guess_map([run("loss", "val_audio_loss")])
+    assert set(alone.map.heads) == {"audio"} and "called differently" in alone.sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "kept", "left"),
+    [
+        (("train/fusion_loss", "val/audio_loss", "val/fusion_loss", "val/image_loss"), {"joint"}, "'val/audio_loss', 'val/image_loss' have no train loss of their own"),
+        (("train/audio_loss", "val/audio_loss", "val/fusion_loss"), {"audio"}, "'val/fusion_loss' has no train loss of its own"),
+        (("train_loss", "val_loss", "val_a_loss", "val_b_loss"), {"joint"}, "'val_a_loss', 'val_b_loss' have"),
+        (("train_loss", "val_fusion_loss", "val_a_loss"), {"joint"}, "'val_a_loss' has no train loss"),
+        (("loss", "a_loss", "val_a_loss", "val_b_loss"), {"a"}, "'val_b_loss' has no train loss"),
+    ],
+)  # fmt: skip
+def test_a_train_loss_that_names_a_head_is_of_that_head_alone(names, kept, left):
+    guess = guess_map([run(*names)])
+    assert set(guess.map.heads) == kept
+    assert any(left in text and text.endswith("left out.") for text in guess.sentences)
+    assert not guess.map.evaluation_sets
+
+
+def trainer(*names):
+    return guess_map([Run("r", TRAINER, (), dict.fromkeys(names, SERIES))])
+
+
+@pytest.mark.parametrize("own", ["clean", "main", "total", "all", "full", "joint", "multimodal", "test", "val", "time"])  # fmt: skip
+def test_sets_of_a_trainer_are_called_as_they_are(own):
+    guess = trainer("loss", "learning_rate", f"eval_{own}_loss", "eval_in_domain_loss")
+    assert {h: m.validation for h, m in guess.map.heads.items()} == {
+        own: f"eval_{own}_loss", "in_domain": "eval_in_domain_loss"
+    }  # fmt: skip
+    assert {m.train for m in guess.map.heads.values()} == {"loss"}
+    assert guess.map.joint_head is None and guess.map.evaluation_sets
+    assert "they are evaluation sets of the Trainer" in guess.sentences[0]
+    assert not any("No joint head" in text for text in guess.sentences)
+
+
+def test_what_else_a_trainer_logs():
+    assert trainer("loss", "eval_loss").map.joint_head == "joint"
+    assert set(trainer("loss", "eval_loss", "eval_hard_loss").map.heads) == {"eval", "hard"}
+    assert set(trainer("loss", "eval_loss", "eval_eval_loss").map.heads) == {"eval", "eval_"}
+    assert set(trainer("loss", "eval_hard_loss").map.heads) == {"hard"}
+    own = trainer("loss", "audio_loss", "eval_loss", "eval_audio_loss").map
+    assert own.joint_head == "joint" and own.heads["audio"].train == "audio_loss"
+    parts = trainer("loss", "kl_loss", "eval_clean_loss", "eval_noisy_loss").map
+    assert set(parts.heads) == {"clean", "noisy"}
+    clean = trainer("loss", "eval_train_loss", "eval_val_loss", "eval_ood_loss").map
+    assert {m.train for m in clean.heads.values()} == {"eval_train_loss"}
+    assert set(clean.heads) == {"val", "ood"}
+
+
+def test_sets_of_data_have_a_joint_head_only_where_the_map_says_so():
+    pairs = {n: {"train": "loss", "validation": n} for n in ("joint", "a")}
+    assert read_map({"heads": pairs}).joint_head is None
+    assert read_map({"heads": pairs, "joint": "joint"}).joint_head == "joint"
+
+
+def test_several_validation_sets_of_lightning():
+    names = [f"val/{h}_loss/dataloader_idx_{i}" for h in ("audio", "fusion") for i in (10, 2)]
+    guess = guess_map([run("train/audio_loss", "train/fusion_loss", *names)])
+    assert guess.map.heads["audio"].validation == "val/audio_loss/dataloader_idx_2"
+    assert guess.map.heads["joint"].validation == "val/fusion_loss/dataloader_idx_2"
+    assert "the first (dataloader_idx_2) was taken, the others (dataloader_idx_10)" in guess.sentences[0]  # fmt: skip
+    assert "2 other losses left out" in guess.sentences[-1]
+    plain = guess_map([run("train_loss", "val_loss/dataloader_idx_0")])
+    assert plain.map.joint_head == "joint" and len(plain.sentences) == 1
+    apart = guess_map([run("train_a_loss", "train_b_loss", "val_a_loss/dataloader_idx_0", "val_b_loss/dataloader_idx_1")])  # fmt: skip
+    assert set(apart.map.heads) == {"a", "b"}
+    assert not any("several sets" in text for text in apart.sentences)
+
+
+@pytest.mark.parametrize(
+    "word", ["weighted", "scaled", "aux", "auxiliary", "kl", "reg", "regularization", "regularizer", "penalty", "consistency", "commitment", "entropy"]
+)  # fmt: skip
+def test_parts_of_a_loss_are_no_heads(word):
+    extra = [f"{s}/audio_{word}_loss" for s in ("train", "val")] + [
+        f"{s}_{word}_loss" for s in ("train", "val")
+    ]
+    guess = guess_map([run(*extra, "train/audio_loss", "val/audio_loss", "train_loss", "val_loss")])
+    assert {h: m.train for h, m in guess.map.heads.items()} == {
+        "audio": "train/audio_loss", "joint": "train_loss"
+    }  # fmt: skip
+    assert "4 other losses left out" in guess.sentences[-1]
+    assert all(read_name(name) is not None for name in extra)
+    with pytest.raises(LogError, match="name them in a map"):
+        guess_map([run(*extra)])
+
+
+def test_a_cross_entropy_is_no_part():
+    found, _ = heads("train_audio_cross_entropy", "val_audio_cross_entropy")
+    assert set(found) == {"audio"}
+
+
+def test_more_heads_than_a_map_may_have():
+    names = [f"{s}/h{i}_loss" for i in range(400) for s in ("train", "val")]
+    with pytest.raises(LogError, match="400 heads were found .* name some in a map") as caught:
+        guess_map([run(*names)])
+    assert len(str(caught.value).splitlines()) == 1
+    assert set(guess_map([run(*names), run("train_loss", "val_loss")]).map.heads) == {"joint"}
+    assert len(guess_map([run(*names[:200])]).map.heads) == 100
+
+
+def test_va_is_validation_unless_another_word_is():
+    found, _ = heads("tr_loss", "va_loss", "tr_a_loss", "va_a_loss")
+    assert found == {"a": ("tr_a_loss", "va_a_loss"), "joint": ("tr_loss", "va_loss")}
+    found, _ = heads(*(f"{s}_{h}_loss" for h in ("v", "a", "va") for s in ("train", "val")))
+    assert found["joint"] == ("train_va_loss", "val_va_loss")
+    found, _ = heads("va_loss", "v_loss", "loss", "val_va_loss", "val_v_loss", "val_loss")
+    assert found == {
+        "v": ("v_loss", "val_v_loss"), "va": ("va_loss", "val_va_loss"), "joint": ("loss", "val_loss")
+    }  # fmt: skip
 
 
 def test_a_test_loss_stands_in_and_says_so():

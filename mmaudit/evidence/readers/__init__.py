@@ -27,6 +27,7 @@ from mmaudit.evidence.readers.json_file import JSONReader
 from mmaudit.evidence.readers.jsonl import JSONLinesReader
 from mmaudit.evidence.readers.lightning import LightningReader
 from mmaudit.evidence.readers.mlflow import MLflowReader
+from mmaudit.evidence.readers.resuming import join_resumed
 from mmaudit.evidence.readers.several import read_each, with_notes
 from mmaudit.evidence.readers.tensorboard import TensorBoardReader
 from mmaudit.evidence.readers.text_file import in_utf8, is_text
@@ -106,7 +107,8 @@ def read_runs(
                 f"{said(file, 200)} was given twice ({listed(sorted(map(str, places)))}); give each log once."
             )
     check_points("what was given", runs)
-    return _with_titles(join_heads(_with_titles(join_panels(join_files(runs)))))
+    runs = _with_titles(join_panels(join_files(runs)))
+    return _with_titles(join_heads(join_resumed(runs)))
 
 
 def _check_there(path: Path) -> None:

@@ -81,7 +81,7 @@ def _are_heads(heads: list[str]) -> bool:
 def _losses(run: Run) -> frozenset[str] | None:
     """Series of losses, where none of them names a head itself."""
     found = {name: read for name in run.series if (read := read_name(name)) is not None}
-    if not found or any(read.joint is None for read in found.values()):
+    if not found or any(read.joint is None and not read.part for read in found.values()):
         return None
     return frozenset(found)
 

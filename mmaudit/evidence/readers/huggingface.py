@@ -19,7 +19,10 @@ from mmaudit.evidence.readers.several import read_each
 from mmaudit.evidence.readers.text_file import read_document
 from mmaudit.exceptions import LogError
 
-__all__ = ["HuggingFaceReader"]
+__all__ = ["TRAINER", "HuggingFaceReader"]
+
+TRAINER = "Hugging Face Trainer"
+"""Format of a trainer's state."""
 
 _NAME = "trainer_state.json"
 _CHECKPOINT = "checkpoint-"
@@ -62,9 +65,9 @@ def _of_file(file: Path, title: str, columns: Columns) -> list[Run]:
     try:
         found = read_document(file, notes)
     except LogError as error:
-        raise LogError(
-            f"{said(file.name)} is no state of a Hugging Face Trainer: {error}"
-        ) from None
+        name = said(file.name)
+        reason = str(error).removeprefix(f"{name} ")
+        raise LogError(f"{name} is no state of a Hugging Face Trainer: it {reason}") from None
     rows = found.get("log_history") if isinstance(found, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise LogError(
@@ -74,7 +77,7 @@ def _of_file(file: Path, title: str, columns: Columns) -> list[Run]:
         {k: v for k, v in valid_names(dict(flat_items(row))).items() if _is_logged(k, row)}
         for row in rows
     ]
-    runs = runs_of_rows(file, "Hugging Face Trainer", kept, columns, tuple(notes))
+    runs = runs_of_rows(file, TRAINER, kept, columns, tuple(notes))
     if len(runs) == 1:
         return [replace(runs[0], title=title)]
     return [replace(run, title=f"{title} {run.title}") for run in runs]

@@ -12,8 +12,8 @@ from mmaudit.evidence.readers.names import (
     LOSS_WORDS,
     PLAIN_WORDS,
     is_about_a_run,
-    split_of,
     splits_in,
+    splits_of,
     words_in,
 )
 
@@ -156,18 +156,19 @@ def _part(run: Run) -> _Part | None:
         # A folder for each split, with files that are called alike.
         words = [*words_in(folder.name), *words]
         folder = folder.parent
-    splits = [split for word in words if (split := split_of(word)) is not None]
+    named = splits_of(words)
+    splits = [split for split in named if split is not None]
     if len(splits) != 1:
         return None
-    rest = [word for word in words if split_of(word) is None]
+    rest = [word for word, split in zip(words, named, strict=True) if split is None]
     about_run = [word for word in rest if is_about_a_run(word)]
-    named = [word for word in words if word not in about_run]
+    own_words = [word for word in words if word not in about_run]
     # 'train_loss.csv' and 'val_acc.csv' are of one run; 'base_train.csv' and 'other_val.csv' are not.
     outer = about_run if _MEASURES & {word.lower() for word in rest} else rest
     outer = [word for word in outer if word.lower() not in PLAIN_WORDS]
     own = run.title.removeprefix(file.stem).strip()
     title = " ".join(filter(None, ("_".join(outer) or folder.name or "run", own)))
-    return _Part((folder, "_".join(outer), own), title, "_".join(named), splits[0])
+    return _Part((folder, "_".join(outer), own), title, "_".join(own_words), splits[0])
 
 
 def _joined(title: str, runs: Sequence[Run], named: Iterable[bool]) -> Run:
@@ -217,6 +218,7 @@ def _without_split(title: str) -> str | None:
     place = PurePosixPath(title)
     if len(splits_in(place.name)) != 1:
         return None
-    rest = [w for w in words_in(place.name) if split_of(w) is None]
+    words = words_in(place.name)
+    rest = [word for word, split in zip(words, splits_of(words), strict=True) if split is None]
     parent = "" if place.parent.as_posix() == "." else place.parent.as_posix()
     return "/".join(part for part in (parent, "_".join(rest)) if part)

@@ -23,7 +23,7 @@ from mmaudit.evidence.readers.base import (
     said,
 )
 from mmaudit.evidence.readers.jsonl import valid_names
-from mmaudit.evidence.readers.names import names_a_run, splits_in
+from mmaudit.evidence.readers.names import names_a_run, read_name, splits_in
 from mmaudit.evidence.readers.table import runs_of_frame
 from mmaudit.evidence.readers.text_file import in_utf8, read_document
 from mmaudit.exceptions import LogError
@@ -106,6 +106,11 @@ def lists_run(path: Path, row: Mapping[str, Any], columns: Columns, at: int) -> 
     lists = {
         name: _numbers(path, name, value, notes) for name, value in row.items() if _is_series(value)
     }
+    notes += [
+        f"'{said(name)}' in {said(path.name)} holds what is no number: left out."
+        for name, value in row.items()
+        if isinstance(value, list) and value and name not in lists and read_name(name) is not None
+    ]
     missing = sorted({c for c in (columns.step, columns.epoch) if c is not None} - set(lists))
     if missing:
         raise LogError(f"{said(path.name)} has no list '{said(missing[0])}'.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 __all__ = [
@@ -17,17 +17,21 @@ __all__ = [
     "read_name",
     "split_of",
     "splits_in",
+    "splits_of",
     "words_in",
 ]
 
 _SPLITS = {
     **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
     **dict.fromkeys(
-        ("val", "valid", "validation", "validate", "eval", "evaluation", "dev", "heldout", "holdout"),
+        ("val", "va", "valid", "validation", "validate", "eval", "evaluation", "dev", "heldout", "holdout"),
         "validation",
     ),
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }  # fmt: skip
+_PERHAPS_A_SPLIT = "va"
+"""Validation beside ``tr``, but also the head of two modalities that are called ``v`` and ``a``."""
+
 LOSS_WORDS = {"loss", "losses", "nll", "ce", "bce", "xent", "mse", "crossentropy", "criterion", "objective"}  # fmt: skip
 _NO_LOSSES = {
     "scale", "scaler", "scaling", "weight", "weights", "ratio", "grad", "gradient", "gradnorm", "lr", "best", "min",
@@ -40,6 +44,13 @@ PLAIN_WORDS = {
     "loop", "end", "curve", "curves", "summary", "phase", "stage", "cross", "entropy", "history",
     "result", "results", "progress", "record", "records",
 }  # fmt: skip
+_PARTS = {
+    "weighted", "scaled", "rescaled", "aux", "auxiliary", "kl", "kld", "kldiv", "reg", "regularization", "regularisation",
+    "regularizer", "regulariser", "penalty", "consistency", "commitment", "entropy", "bonus", "sparsity", "smoothness",
+    "orthogonality",
+}  # fmt: skip
+"""Words of losses that are added to another one, or are another one times its weight: no head predicts anything by them."""
+
 JOINT_KINDS: tuple[tuple[str, set[str]], ...] = (
     ("fusion", {"joint", "fusion", "fused", "fuse", "multimodal", "multi", "modal", "concat"}),
     (
@@ -66,6 +77,7 @@ _WORDS = re.compile(r"[^\W_]+", re.UNICODE)
 _CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _RUN_WORDS = {"run", "seed", "fold", "trial", "exp", "experiment", "version", "repeat", "rep", "id"}
 _LONGEST_NAME = 200
+_LOADER = re.compile(r"[/_. ]dataloader_idx_(\d{1,6})$")
 
 
 class LossName(NamedTuple):
@@ -77,8 +89,12 @@ class LossName(NamedTuple):
     """Words that are left over, joined by ``_``; empty where none is."""
     joint: str | None
     """Which kind of loss of all modalities it is; ``None`` where it is of one head."""
-    rank: tuple[bool, ...]
+    rank: tuple[int, ...]
     """The smaller, the better it stands for its head where several series do."""
+    part: bool = False
+    """Whether it is a part of a loss, such as a penalty, rather than that of a head."""
+    loader: int | None = None
+    """Which of several validation sets it is of, as Lightning numbers them; ``None`` where it says none."""
 
 
 def split_of(word: str) -> str | None:
@@ -108,8 +124,25 @@ def splits_in(name: str) -> list[str]:
         >>> splits_in("seed0_train"), splits_in("audio")
         (['train'], [])
     """
-    found = [split_of(word) for word in words_in(name)]
-    return [split for split in found if split is not None]
+    return [split for split in splits_of(words_in(name)) if split is not None]
+
+
+def splits_of(words: Sequence[str]) -> list[str | None]:
+    """The split that each word of one name is; ``va`` is none where another word is one.
+
+    Example:
+        >>> splits_of(["va", "loss"]), splits_of(["train", "va", "loss"])
+        (['validation', None], ['train', None, None])
+    """
+    found = [split_of(word) for word in words]
+    sure = any(
+        s is not None and word.lower() != _PERHAPS_A_SPLIT
+        for word, s in zip(words, found, strict=True)
+    )
+    return [
+        None if sure and word.lower() == _PERHAPS_A_SPLIT else s
+        for word, s in zip(words, found, strict=True)
+    ]
 
 
 def is_about_a_run(word: str) -> bool:
@@ -133,22 +166,32 @@ def names_a_run(name: str) -> bool:
     return bool(words) and all(is_about_a_run(word) for word in words)
 
 
-def read_name(name: str) -> LossName | None:
+def read_name(name: str, *, va_is_validation: bool = True) -> LossName | None:
     """Read the name of a series; ``None`` where it is no loss.
+
+    Args:
+        name: As it was logged.
+        va_is_validation: Whether ``va`` may be the split, as in ``va_loss``, where no other word is one; else it is a head.
 
     Example:
         >>> read_name("train/audio_loss")[:3], read_name("valFusionLoss")[:3], read_name("val_acc")
         (('train', 'audio', None), ('validation', 'fusion', 'fusion'), None)
     """
+    numbered = _LOADER.search(name)
+    if numbered is not None:
+        name = name[: numbered.start()]
     parts = [_words(part) for part in re.split(r"[/|]", name[:_LONGEST_NAME])]
     words = [word for part in parts for word in part]
     pairs = set(itertools.pairwise(words))
     if not (set(words) & LOSS_WORDS or ("cross", "entropy") in pairs) or set(words) & _NO_LOSSES:
         return None
-    split, evaluated = _split(parts)
-    rest = [
-        w for w in words if split_of(w) is None and w not in LOSS_WORDS and w not in PLAIN_WORDS
-    ]
+    named = {
+        word: split
+        for word, split in zip(words, splits_of(words), strict=True)
+        if split is not None and (va_is_validation or word != _PERHAPS_A_SPLIT)
+    }
+    split, evaluated = _split(parts, named)
+    rest = [w for w in words if w not in named and w not in LOSS_WORDS and w not in PLAIN_WORDS]
     rest = list(dict.fromkeys(rest))
     kinds = {kind for kind, names in JOINT_KINDS if names & set(rest)}
     joint = None
@@ -156,26 +199,38 @@ def read_name(name: str) -> LossName | None:
         joint = "loss"
     elif all(any(w in names for _, names in JOINT_KINDS) for w in rest):
         joint = next(kind for kind, _ in JOINT_KINDS if kind in kinds)
+    loader = int(numbered[1]) if numbered is not None else None
     rank = (
+        loader or 0,
         not ("clean" in words or evaluated),
         "loss" not in words and "losses" not in words,
         "epoch" not in words,
         "step" in words or "batch" in words,
     )
-    return LossName(split, "_".join(rest), joint, rank)
+    return LossName(split, "_".join(rest), joint, rank, _is_part(words), loader)
 
 
-def _split(parts: Sequence[Sequence[str]]) -> tuple[str | None, bool]:
+def _is_part(words: Sequence[str]) -> bool:
+    """Whether a loss is a part of another one; the entropy is, the cross entropy is not."""
+    found = {
+        word
+        for before, word in zip(("", *words), words, strict=False)
+        if (before, word) != ("cross", "entropy")
+    }
+    return bool(found & _PARTS)
+
+
+def _split(parts: Sequence[Sequence[str]], named: Mapping[str, str]) -> tuple[str | None, bool]:
     """The split that a name speaks of, and whether it is the train set in an evaluation.
 
     Of two, the one nearer to the end is the data: ``train/val_loss`` was logged during the training, on validation data.
     """
     for part in reversed(parts):
-        words = [word for word in part if split_of(word) is not None]
-        found = [split_of(word) for word in words]
+        words = [word for word in part if word in named]
+        found = [named[word] for word in words]
         if not found:
             continue
-        others = {word for word in words if split_of(word) != "train"}
+        others = {word for word in words if named[word] != "train"}
         if "train" in found and others and others <= {"eval", "evaluation"}:
             return "train", True
         return found[-1], False

@@ -191,8 +191,10 @@ def _cells(
     # A column of texts is no series; one that has a number, or says that it has none, is.
     series = bool((there & ~words).any())
     if words.any() and (series or read_name(name) is not None):
+        number = int(words.sum())
+        are = "is no number" if number == 1 else "are no numbers"
         notes.append(
-            f"{counted(int(words.sum()), 'cell')} of '{said(name)}' in {said(path.name)} are no numbers: left out."
+            f"{counted(number, 'cell')} of '{said(name)}' in {said(path.name)} {are}: left out."
         )
     return (np.flatnonzero(there & ~words), value) if series else None
 
@@ -208,7 +210,7 @@ def _other(name: str, taken: Mapping[str, Series]) -> str:
 def _says_not_a_number(cells: pd.Series, there: np.ndarray) -> np.ndarray:
     """Cells that write NaN, or were written as one."""
     if pd.api.types.is_numeric_dtype(cells):
-        return np.ones(len(cells), bool)
+        return np.full(len(cells), not pd.api.types.is_bool_dtype(cells))
     found = np.zeros(len(cells), bool)
     places = np.flatnonzero(there)
     written = cells.iloc[places]

@@ -209,3 +209,42 @@ def test_losses_that_are_words_are_told(tmp_path):
     assert run.notes == ("2 cells of 'train_loss' in a.csv are no numbers: left out.",)
     with pytest.raises(LogError, match="2 cells of 'train_loss'"):
         guess_map([run])
+
+
+def test_one_word_among_numbers_is_told_of_one(tmp_path):
+    run = only(write(tmp_path / "a.csv", "epoch,train_loss\n0,abc\n1,2.0\n"))
+    assert run.notes == ("1 cell of 'train_loss' in a.csv is no number: left out.",)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json"])
+@pytest.mark.parametrize("first", [True, 1.5])
+def test_true_and_false_are_no_numbers(tmp_path, form, first):
+    rows = [
+        {"epoch": e, "train_loss": first if e == 0 else True, "val_loss": 2.0, "stop": e > 1}
+        for e in range(3)
+    ]
+    text = {
+        "csv": ",".join(rows[0]) + "\n" + "".join(",".join(map(str, r.values())) + "\n" for r in rows),
+        "jsonl": json_lines(rows),
+        "json": json.dumps(rows),
+    }[form]  # fmt: skip
+    run = only(write(tmp_path / f"a.{form}", text))
+    number = 3 if first is True else 2
+    assert run.notes == (f"{number} cells of 'train_loss' in a.{form} are no numbers: left out.",)
+    assert set(run.series) == ({"val_loss"} if first is True else {"train_loss", "val_loss"})
+    assert first is True or run.series["train_loss"].value.tolist() == [1.5]
+
+
+def test_a_list_with_true_in_it_is_told(tmp_path):
+    lists = {"train_loss": [1.0, True], "val_loss": [1.0, 2.0], "sizes": [[1], [2]]}
+    run = only(write(tmp_path / "a.json", json.dumps(lists)))
+    assert list(run.series) == ["val_loss"]
+    assert run.notes == ("'train_loss' in a.json holds what is no number: left out.",)
+
+
+def test_a_short_name_of_the_validation_split(tmp_path):
+    for split, shift in (("tr", 0), ("va", 1)):
+        text = "epoch,loss\n" + "".join(f"{e},{2 - e / 10 + shift}\n" for e in range(3))
+        write(tmp_path / f"log_{split}.csv", text)
+    run = only(tmp_path)
+    assert guess_map([run]).map.heads["joint"].validation.endswith("va/loss")

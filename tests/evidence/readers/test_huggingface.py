@@ -49,3 +49,9 @@ def test_a_real_log():
 def test_no_state(tmp_path, text):
     with pytest.raises(LogError, match="no state of a Hugging Face Trainer"):
         read_runs(write(tmp_path / "trainer_state.json", text))
+
+
+def test_a_torn_state_is_named_once(tmp_path):
+    with pytest.raises(LogError, match="Trainer: it is no JSON document") as caught:
+        read_runs(write(tmp_path / "trainer_state.json", state(2)[:-30]))
+    assert str(caught.value).count("trainer_state.json") == 1
