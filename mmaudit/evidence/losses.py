@@ -122,6 +122,8 @@ def align(run: Run, heads: LossMap) -> Losses:
         [written[h.validation] for h in heads.heads.values()],
         [written[h.train] for h in heads.heads.values()],
     )
+    if axis == "point":  # counted before any point is left out
+        written = {n: s._replace(step=np.arange(len(s.value))) for n, s in written.items()}
     taken = {
         series: _finite(points, series, own[series], axis, flags)
         for series, points in written.items()
@@ -254,10 +256,11 @@ def _finite(series: Series, name: str, head: str, axis: Axis, flags: list[Flag])
     bad = int((~finite).sum())
     if bad:
         rest = f"{bad:,} of {counted(len(finite), 'value')}"
-        good = np.flatnonzero(finite)
+        points = _points(series, axis)
+        good = np.flatnonzero(np.abs(points.value) <= _LARGEST)
         tail = len(finite) - 1 - int(good[-1]) if len(good) else 0
         if tail > 1 and tail >= 0.05 * len(finite):
-            last = float(_points(series, axis).at[good[-1]])
+            last = float(points.at[good[-1]])
             text = (
                 f"'{said(name)}' is not finite after {axis} {last:g} ({rest}): the training of '{said(head, 40)}' diverged, and is looked at "
                 "up to there."
@@ -289,12 +292,7 @@ def _axis(validation: list[Series], train: list[Series]) -> Axis:
 
 
 def _points(series: Series, axis: Axis) -> _Points:
-    if axis == "epoch":
-        at = series.epoch
-    elif axis == "step":
-        at = series.step.astype(np.float64)
-    else:
-        at = np.arange(len(series.value), dtype=np.float64)
+    at = series.epoch if axis == "epoch" else series.step.astype(np.float64)
     order = np.argsort(at, kind="stable")
     return _Points(at[order], series.value[order])
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, broadcast, send_to_device
+from accelerate.utils import broadcast, send_to_device
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -34,6 +34,7 @@ from mmaudit.training.surroundings import (
     borrowed_random_states,
     evaluation_mode,
     kept_train_flags,
+    plain_accelerator,
     seed_streams,
 )
 
@@ -187,7 +188,7 @@ def train(
                 hooks=hooks or Hooks(),
                 identity=dict(identity or {}),
                 progress=progress or (lambda step: None),
-                accelerator=_accelerator(cpu=device == "cpu"),
+                accelerator=plain_accelerator(cpu=device == "cpu"),
             )
             return run.execute(resume=resume)
         finally:
@@ -195,21 +196,6 @@ def train(
             trained.zero_grad(set_to_none=True)
             trained.to(home)
             model.to(home)
-
-
-def _accelerator(*, cpu: bool) -> Accelerator:
-    try:
-        return Accelerator(
-            cpu=cpu,
-            mixed_precision="no",
-            # A method may leave out parameters in some of its losses; the joint one may in a user's model, too.
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        )
-    except ValueError:  # its state is one for the process
-        raise ModelError(
-            "this process has already trained with other settings of accelerate (as mixed precision); start this training in a process "
-            "of its own, as mmaudit retrain does."
-        ) from None
 
 
 class _Loss(nn.Module):

@@ -1,4 +1,4 @@
-"""What a training borrows from its caller and gives back: random states, train flags, the model's device."""
+"""What a training borrows from its caller and gives back: random states, train flags; and what one process has but one of."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from accelerate.utils import set_seed
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import nn
 
-__all__ = ["borrowed_random_states", "evaluation_mode", "kept_train_flags", "seed_streams"]
+from mmaudit.exceptions import ModelError
+
+__all__ = [
+    "borrowed_random_states",
+    "evaluation_mode",
+    "kept_train_flags",
+    "plain_accelerator",
+    "seed_streams",
+]
 
 
 @contextmanager
@@ -51,3 +60,23 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     with kept_train_flags(model), torch.no_grad():
         model.eval()
         yield
+
+
+def plain_accelerator(*, cpu: bool) -> Accelerator:
+    """An accelerator in full precision, whose state is one for the whole process.
+
+    Raises:
+        ModelError: If the process has one with other settings already.
+    """
+    try:
+        return Accelerator(
+            cpu=cpu,
+            mixed_precision="no",
+            # A method may leave out parameters in some of its losses; the joint one may in a user's model, too.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    except ValueError:
+        raise ModelError(
+            "this process has already trained with other settings of accelerate (as mixed precision); start this training in a process "
+            "of its own, as mmaudit retrain does."
+        ) from None

@@ -223,6 +223,22 @@ def test_without_steps_and_epochs_points_count():
         align(run(t=series(FALL), v=series(FALL[1:])), JOINT)
 
 
+def test_points_keep_their_places_where_one_is_left_out():
+    train, held_out = FALL.copy(), FALL + 0.1
+    train[3] = np.nan
+    losses = align(run(t=series(train), v=series(held_out)), JOINT)
+    assert losses.at.tolist() == [0, 1, 2, *range(4, T)]
+    assert losses.validation[0] - losses.train[0] == pytest.approx(np.full(T - 1, 0.1))
+
+
+def test_where_a_loss_ends_is_told_in_the_order_of_its_places():
+    order = np.random.default_rng(0).permutation(T)
+    values = np.where(np.arange(T) > 7, np.nan, FALL)
+    found = run(t=series(FALL, epoch=np.arange(T)), v=series(values[order], epoch=order))
+    (flag,) = [f for f in align(found, JOINT).flags if f.kind == "diverged"]
+    assert "not finite after epoch 7 (4 of 12 values)" in flag.text
+
+
 def test_more_checkpoints_than_are_kept_are_averaged():
     n = 10 * MOST_CHECKPOINTS
     at = np.arange(n)
