@@ -43,9 +43,9 @@
       return page.title;
     },
 
-    // The list of audits, searched.
-    search: function (text) {
-      return { quickFilterText: text || "" };
+    // The list of audits, searched. All options stay: the grid may not have been built from the first ones yet.
+    search: function (text, options) {
+      return Object.assign({}, options, { quickFilterText: text || "" });
     },
   };
 

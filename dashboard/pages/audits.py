@@ -6,7 +6,7 @@ from typing import Any
 
 import dash_mantine_components as dmc
 from dash import Dash, html
-from dash.dependencies import Input, Output
+from dash.dependencies import Input, Output, State
 
 from dashboard import ids
 from dashboard.components.browser import aria, in_browser
@@ -72,6 +72,7 @@ def _register(app: Dash, site: Site) -> None:
         "search",
         Output(ids.AUDITS_GRID, "dashGridOptions"),
         Input(ids.AUDITS_FILTER, "value"),
+        State(ids.AUDITS_GRID, "dashGridOptions"),
         prevent_initial_call=True,
     )
 

@@ -210,6 +210,25 @@ def test_the_printed_address_loses_its_token_and_the_cookie_is_out_of_reach(brow
         assert cookie["sameSite"] == "Strict"
 
 
+def test_a_search_made_before_the_grid_is_there_finds_rows_that_can_be_opened(browser, full):
+    """The options of a grid that is still to be built are more than the text searched for."""
+
+    def late(route):
+        time.sleep(1.0)
+        route.continue_()
+
+    with Visit(browser, full, arrive=False) as visit:
+        page = visit.page
+        page.route(re.compile(r"dash_ag_grid/.*async"), late)
+        page.goto(full.address)
+        page.get_by_label("Search the list").fill("run1")
+        assert page.locator(".ag-row").count() == 0, "the search comes before the grid"
+        page.wait_for_function("() => document.querySelectorAll('.ag-row').length === 1")
+        page.locator(".ag-row a").first.click()
+        page.wait_for_url("**/diagnosis/" + "b" * 26)
+        assert visit.said == []
+
+
 def test_from_the_list_to_a_sample(browser, full):
     with Visit(browser, full) as visit:
         page = visit.page
