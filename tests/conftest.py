@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
-from hypothesis import settings
+for _library in ("OMP", "MKL", "OPENBLAS"):
+    # Before torch and numpy are loaded: what the tests compute is small, and threads that wait for each other cost a third of the run.
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+from hypothesis import settings  # noqa: E402
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts pytest in the background ignores Ctrl-C for it and all its children; some tests send it to theirs.

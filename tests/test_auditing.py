@@ -186,10 +186,14 @@ class TestInterruption:
         assert audited(out=tmp_path, overwrite=True).record.report_id != first.record.report_id
 
     @pytest.mark.parametrize(
-        "seed",
-        [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)],
+        ("seed", "kills"),
+        [
+            (0, 3),
+            pytest.param(1, 6, marks=pytest.mark.slow),
+            pytest.param(2, 6, marks=pytest.mark.slow),
+        ],
     )
-    def test_kill_at_random_points(self, tmp_path: Path, seed: int) -> None:
+    def test_kill_at_random_points(self, tmp_path: Path, seed: int, kills: int) -> None:
         whole, killed = tmp_path / "whole", tmp_path / "killed"
         samples, pause = 16_384, 0.02
         command = [sys.executable, "-m", "tests.subjects"]
@@ -203,7 +207,7 @@ class TestInterruption:
                 [*command, killed, str(samples), str(pause), *flags], env=environment
             )
             try:
-                process.wait(rng.uniform(1.0, 4.0) if attempt < 6 else 120)
+                process.wait(rng.uniform(1.0, 4.0) if attempt < kills else 120)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.wait()

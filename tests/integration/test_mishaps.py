@@ -58,7 +58,7 @@ def assert_same_numbers(first, second):
 
 
 def test_killed_and_resumed(tmp_path):
-    path = written(tmp_path, samples=200, size=20, seconds=0.04)
+    path = written(tmp_path, samples=200, size=20, seconds=0.01)
     script = tmp_path / "run.py"
     script.write_text(RUN)
     shards = tmp_path / "killed" / ".running" / "coalitions"
