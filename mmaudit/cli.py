@@ -30,6 +30,11 @@ from mmaudit.command_line.following import trajectory
 from mmaudit.command_line.improving import retrain, unimodal
 from mmaudit.command_line.jobs import jobs, register
 from mmaudit.command_line.options import (
+    BatchSize,
+    Device,
+    Quiet,
+    Seed,
+    Timeout,
     TrustCheckpoint,
     known_device,
     measure_keys,
@@ -72,13 +77,6 @@ AuditFile = Annotated[
 ]
 RecordFolder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder of a finished audit.", show_default=False)
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        help="Where to run: cpu, cuda, cuda:1, ...  [default: a GPU if there is one]",
-        show_default=False,
-    ),
 ]
 
 
@@ -134,15 +132,8 @@ def audit(
     precision: Annotated[
         Precision, typer.Option(help="bfloat16 and float16 run under autocast.")
     ] = Precision.float32,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Instead of the data's own.", show_default=False)
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Of everything drawn.  [default: the audit file's]", show_default=False
-        ),
-    ] = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
     replicates: Annotated[
         int, typer.Option(min=100, help="Bootstrap replicates behind the intervals.")
     ] = 2000,
@@ -158,14 +149,12 @@ def audit(
     store_logits: Annotated[
         bool, typer.Option("--store-logits", help="Keep the class scores of every coalition.")
     ] = False,
-    timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds a DataLoader worker may take for a batch.")
-    ] = 120,
+    timeout: Timeout = 120,
     trust_checkpoint: TrustCheckpoint = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the record as JSON, and nothing else on stdout.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Audit a model and write the record: evaluate it on every set of modalities, then measure."""
     if resume and overwrite:

@@ -6,10 +6,8 @@ switching between light and dark draws nothing anew on the server.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-import plotly.graph_objects as go
 from dash import Dash, dcc, html
 from dash.dependencies import MATCH, Input, Output, State
 
@@ -21,29 +19,7 @@ from mmaudit.figures.base import Table
 from mmaudit.figures.theme import Words
 from mmaudit.report.labels import shorten
 
-__all__ = ["drawing", "figure_card", "graph", "register"]
-
-_TOP = 30
-
-
-def drawing(figure: go.Figure) -> dict[str, Any]:
-    """Make what is sent to the browser out of a figure: its title stands in a heading above it, its colours come later.
-
-    Args:
-        figure: As ``mmaudit.figures`` draws it.
-
-    Returns:
-        ``data``, ``layout``, ``height`` (pixels) and ``least_width`` (pixels).
-    """
-    found: dict[str, Any] = json.loads(figure.to_json())
-    layout = found["layout"]
-    height = layout["height"] - layout["margin"]["t"] + _TOP
-    least_width = layout.get("meta", {}).get("least_width", 240)
-    for name in ("title", "template", "meta"):
-        layout.pop(name, None)
-    layout["margin"]["t"] = _TOP
-    layout["height"] = height
-    return {"data": found["data"], "layout": layout, "height": height, "least_width": least_width}
+__all__ = ["figure_card", "graph", "register"]
 
 
 def graph(key: str, shown: dict[str, Any]) -> list[Any]:
@@ -51,7 +27,7 @@ def graph(key: str, shown: dict[str, Any]) -> list[Any]:
 
     Args:
         key: Of ours, one of a kind on the page.
-        shown: What :func:`drawing` made.
+        shown: What :func:`mmaudit.figures.drawing.drawing` made.
     """
     return [
         dcc.Store(id={"type": "drawing", "key": key}, data=shown),
@@ -72,7 +48,7 @@ def figure_card(
     Args:
         key: Of ours, one of a kind on the page.
         words: What the figure says.
-        shown: What :func:`drawing` made; ``None`` where there is nothing to draw.
+        shown: What :func:`mmaudit.figures.drawing.drawing` made; ``None`` where there is nothing to draw.
         table: Its numbers.
         undefined: Why there is nothing to draw.
     """

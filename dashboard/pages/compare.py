@@ -12,7 +12,7 @@ from dash.dependencies import Input, Output
 from dashboard import ids
 from dashboard.changes import gained_and_lost, is_per_class, measure_table
 from dashboard.components.browser import aria
-from dashboard.components.graph import drawing, figure_card
+from dashboard.components.graph import figure_card
 from dashboard.components.tables import data_table
 from dashboard.components.texts import card, command, folded, heading, link, notice, sentences
 from dashboard.data import AuditRow, ComparisonRow, folder_name
@@ -20,6 +20,7 @@ from dashboard.site import Page, Site
 from dashboard.values import identity
 from mmaudit.exceptions import RecordError
 from mmaudit.figures.comparison import comparison_info, comparison_table, plot_comparison
+from mmaudit.figures.drawing import drawing
 from mmaudit.report.comparison import ComparedMeasure, Comparison
 from mmaudit.report.labels import shorten
 from mmaudit.report.numbers import count

@@ -11,7 +11,7 @@ from dash.dependencies import MATCH, Input, Output, State
 from dashboard import ids
 from dashboard.components.browser import aria
 from dashboard.components.findings import modality_table, opened_finding, statement_list
-from dashboard.components.graph import drawing, figure_card
+from dashboard.components.graph import figure_card
 from dashboard.components.tables import data_table, grid
 from dashboard.components.texts import card, folded, heading, link, notice, sentences
 from dashboard.samples import column_names, read_samples
@@ -22,6 +22,7 @@ from mmaudit.export.opened import open_findings
 from mmaudit.export.overview import Overview, make_overview
 from mmaudit.export.provenance import make_provenance
 from mmaudit.figures import FIGURES, figures_by_part
+from mmaudit.figures.drawing import drawing
 from mmaudit.report import AuditReport
 from mmaudit.report.numbers import count
 

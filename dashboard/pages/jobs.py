@@ -10,7 +10,7 @@ from dash.dependencies import ALL, Input, Output, State
 
 from dashboard import ids
 from dashboard.components.browser import aria
-from dashboard.components.graph import drawing, graph
+from dashboard.components.graph import graph
 from dashboard.components.tables import data_table
 from dashboard.components.texts import card, folded, heading, link, notice
 from dashboard.history import (
@@ -25,6 +25,7 @@ from dashboard.site import Page, Site
 from dashboard.values import clicked, identity, text
 from dashboard.work import JobView
 from mmaudit.exceptions import RecordError
+from mmaudit.figures.drawing import drawing
 from mmaudit.report.labels import shorten
 
 __all__ = ["PAGE"]

@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmaudit.command_line.ending import StoppedError, interrupt_status, rank, say
-from mmaudit.command_line.options import TrustCheckpoint, known_device, measure_keys
-from mmaudit.command_line.running import owners_code, results_console
+from mmaudit.command_line.ending import rank, say
+from mmaudit.command_line.options import (
+    BatchSize,
+    Device,
+    Quiet,
+    Seed,
+    Timeout,
+    TrustCheckpoint,
+    known_device,
+    measure_keys,
+)
+from mmaudit.command_line.running import owners_code, results_console, resumable_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,27 +80,15 @@ def trajectory(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on; checkpoints that are new are evaluated.")
     ] = False,
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu, cuda, ...  [default: a GPU if there is one]", show_default=False),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Instead of the data's own.", show_default=False)
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Of everything drawn.  [default: the audit file's]", show_default=False
-        ),
-    ] = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
     replicates: Annotated[
         int, typer.Option(min=100, help="Bootstrap replicates behind the intervals.")
     ] = 1000,
-    timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds a DataLoader worker may take for a batch.")
-    ] = 120,
+    timeout: Timeout = 120,
     trust_checkpoint: TrustCheckpoint = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Evaluate a series of checkpoints: train and held-out losses of every head, for 'mmaudit ogr'."""
     from mmaudit.command_line.progress import show_progress
@@ -99,21 +96,15 @@ def trajectory(
     named = _heads(heads or [])
     keys = measure_keys(measures)
     device = known_device(device)
-    try:
-        with show_progress(quiet=quiet or rank() > 0) as progress, owners_code():
-            from mmaudit.following import trajectory as run
+    with resumable_in(out), show_progress(quiet=quiet or rank() > 0) as progress, owners_code():
+        from mmaudit.following import trajectory as run
 
-            chosen: dict[str, Any] = {} if keys is None else {"measures": keys}
-            found = run(
-                audit_file, [*checkpoints, *(more or [])], out=out, heads=named, train_samples=train_samples,
-                validation_samples=validation_samples, resume=resume, device=device, batch_size=batch_size, seed=seed,
-                replicates=replicates, timeout=timeout, trust=trust_checkpoint, progress=progress, **chosen,
-            )  # fmt: skip
-    except KeyboardInterrupt as stop:
-        text = (
-            f"interrupted: go on with --resume, and the same options, in {shlex.quote(str(out))}."
-        )
-        raise StoppedError(text, interrupt_status(stop)) from stop
+        chosen: dict[str, Any] = {} if keys is None else {"measures": keys}
+        found = run(
+            audit_file, [*checkpoints, *(more or [])], out=out, heads=named, train_samples=train_samples,
+            validation_samples=validation_samples, resume=resume, device=device, batch_size=batch_size, seed=seed,
+            replicates=replicates, timeout=timeout, trust=trust_checkpoint, progress=progress, **chosen,
+        )  # fmt: skip
     if rank() > 0:
         return
     _print_losses(found.losses)

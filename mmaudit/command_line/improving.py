@@ -9,9 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from mmaudit.command_line.ending import StoppedError, interrupt_status, rank, say
-from mmaudit.command_line.options import TrustCheckpoint, known_device, yaml_mapping
-from mmaudit.command_line.running import owners_code, results_console
+from mmaudit.command_line.ending import rank, say
+from mmaudit.command_line.options import (
+    Device,
+    Epochs,
+    LearningRate,
+    Quiet,
+    TrainingFile,
+    TrustCheckpoint,
+    Workers,
+    known_device,
+    yaml_mapping,
+)
+from mmaudit.command_line.running import owners_code, results_console, resumable_in
 
 __all__ = ["retrain", "unimodal"]
 
@@ -32,12 +42,7 @@ class Optimizer(StrEnum):
 
 
 def retrain(
-    audit_file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="AUDIT.yaml", help="The audit file; it names training data.", show_default=False
-        ),
-    ],
+    audit_file: TrainingFile,
     out: Annotated[
         Path,
         typer.Option(
@@ -50,12 +55,8 @@ def retrain(
     options: Annotated[
         str, typer.Option(metavar="{K: V}", help="Settings of the remedy, as YAML.")
     ] = "{}",
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the training data.", show_default="10")
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(min=0, help="Learning rate.", show_default="0.001")
-    ] = None,
+    epochs: Epochs = None,
+    lr: LearningRate = None,
     optimizer: Annotated[
         Optimizer | None, typer.Option(help="Optimiser.", show_default="adamw")
     ] = None,
@@ -93,16 +94,13 @@ def retrain(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted retraining.")
     ] = False,
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu, cuda, ...  [default: a GPU if there is one]", show_default=False),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that load data.")] = 0,
+    device: Device = None,
+    workers: Workers = 0,
     trust_checkpoint: TrustCheckpoint = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the comparison as JSON, and nothing else.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Retrain a model with a remedy, audit it again on the same test data, and compare."""
     from mmaudit.command_line.progress import show_progress
@@ -114,17 +112,13 @@ def retrain(
         settings["optimizer"] = optimizer.value
     chosen = yaml_mapping(options, "--options")
     device = known_device(device)
-    try:
-        with show_progress(quiet=quiet or rank() > 0) as progress, owners_code():
-            from mmaudit.retraining import retrain as run
+    with resumable_in(out), show_progress(quiet=quiet or rank() > 0) as progress, owners_code():
+        from mmaudit.retraining import retrain as run
 
-            result = run(
-                audit_file, remedy, out=out, options=chosen, recipe=settings, start=start.value,
-                control=control, before=before, resume=resume, device=device, workers=workers, trust=trust_checkpoint, progress=progress,
-            )  # fmt: skip
-    except KeyboardInterrupt as stop:
-        words = f"--resume, and the same options, in {shlex.quote(str(out))}"
-        raise StoppedError(f"interrupted: go on with {words}.", interrupt_status(stop)) from stop
+        result = run(
+            audit_file, remedy, out=out, options=chosen, recipe=settings, start=start.value,
+            control=control, before=before, resume=resume, device=device, workers=workers, trust=trust_checkpoint, progress=progress,
+        )  # fmt: skip
     if rank() > 0:
         return
     if as_json:
@@ -144,12 +138,7 @@ def retrain(
 
 
 def unimodal(
-    audit_file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="AUDIT.yaml", help="The audit file; it names training data.", show_default=False
-        ),
-    ],
+    audit_file: TrainingFile,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the models.", show_default=False)
     ],
@@ -161,25 +150,18 @@ def unimodal(
         bool,
         typer.Option("--without", help="Also train the whole network without each modality."),
     ] = False,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the training data.", show_default="10")
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(min=0, help="Learning rate.", show_default="0.001")
-    ] = None,
+    epochs: Epochs = None,
+    lr: LearningRate = None,
     recipe: Annotated[
         str, typer.Option(metavar="{K: V}", help="More of the recipe, as YAML.")
     ] = "{}",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run.")
     ] = False,
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu, cuda, ...  [default: a GPU if there is one]", show_default=False),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that load data.")] = 0,
+    device: Device = None,
+    workers: Workers = 0,
     trust_checkpoint: TrustCheckpoint = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train what each modality could say alone, with the same encoder: the reference of an audit."""
     from mmaudit.command_line.progress import show_progress
@@ -188,19 +170,13 @@ def unimodal(
     settings: dict[str, Any] = yaml_mapping(recipe, "--recipe")
     settings |= {k: v for k, v in {"epochs": epochs, "lr": lr}.items() if v is not None}
     device = known_device(device)
-    try:
-        with show_progress(quiet=quiet or rank() > 0) as progress, owners_code():
-            from mmaudit.referencing import path_from, train_references
+    with resumable_in(out), show_progress(quiet=quiet or rank() > 0) as progress, owners_code():
+        from mmaudit.referencing import path_from, train_references
 
-            found = train_references(
-                audit_file, out=out, modalities=modality or None, without=without, recipe=settings,
-                resume=resume, device=device, workers=workers, trust=trust_checkpoint, progress=progress,
-            )  # fmt: skip
-    except KeyboardInterrupt as stop:
-        text = (
-            f"interrupted: go on with --resume, and the same options, in {shlex.quote(str(out))}."
-        )
-        raise StoppedError(text, interrupt_status(stop)) from stop
+        found = train_references(
+            audit_file, out=out, modalities=modality or None, without=without, recipe=settings,
+            resume=resume, device=device, workers=workers, trust=trust_checkpoint, progress=progress,
+        )  # fmt: skip
     if rank() > 0:
         return
     titles = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmaudit.command_line.ending import say
+from mmaudit.command_line.options import TrainingFile
 from mmaudit.command_line.running import results_console
 
 if TYPE_CHECKING:
@@ -168,12 +169,7 @@ def register(
             show_default=False,
         ),
     ],
-    audit_file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="AUDIT.yaml", help="The audit file; it names training data.", show_default=False
-        ),
-    ],
+    audit_file: TrainingFile,
 ) -> None:
     """Allow the jobs of a workspace to run an audit file and the code behind it, as they are now."""
     from mmaudit.jobs.registry import register as add

@@ -2,13 +2,60 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-__all__ = ["TrustCheckpoint", "known_device", "measure_keys", "yaml_mapping"]
+__all__ = [
+    "BatchSize",
+    "Device",
+    "Epochs",
+    "LearningRate",
+    "Quiet",
+    "Seed",
+    "Timeout",
+    "TrainingFile",
+    "TrustCheckpoint",
+    "Workers",
+    "known_device",
+    "measure_keys",
+    "yaml_mapping",
+]
 
-
+TrainingFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="AUDIT.yaml", help="The audit file; it names training data.", show_default=False
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Where to run: cpu, cuda, cuda:1, ...  [default: a GPU if there is one]",
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Instead of the data's own.", show_default=False)
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Of everything drawn.  [default: the audit file's]", show_default=False
+    ),
+]
+Timeout = Annotated[
+    float, typer.Option(min=0.001, help="Seconds a DataLoader worker may take for a batch.")
+]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Passes over the training data.", show_default="10")
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--lr", min=0, help="Learning rate.", show_default="0.001")
+]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that load data.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 TrustCheckpoint = Annotated[
     bool,
     typer.Option(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmaudit.command_line.ending import only_ours_on_stdout
+from mmaudit.command_line.ending import StoppedError, interrupt_status, only_ours_on_stdout
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["owners_code", "results_console"]
+__all__ = ["owners_code", "results_console", "resumable_in"]
 
 
 @contextlib.contextmanager
@@ -30,6 +31,20 @@ def owners_code() -> Iterator[None]:
     finally:
         if here in sys.path:
             del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
+
+
+@contextlib.contextmanager
+def resumable_in(out: Path) -> Iterator[None]:
+    """Around what ``--resume`` goes on with: Ctrl-C ends it with the sentence that says so.
+
+    Raises:
+        StoppedError: Instead of ``KeyboardInterrupt``.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        words = f"--resume, and the same options, in {shlex.quote(str(out))}"
+        raise StoppedError(f"interrupted: go on with {words}.", interrupt_status(stop)) from stop
 
 
 def results_console(*, tables: bool = False) -> Console:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmaudit.command_line.ending import StoppedError, interrupt_status, say
+from mmaudit.command_line.options import Quiet
 from mmaudit.command_line.running import results_console
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def selftest(
         typer.Option(metavar="FILE", help="Keep all figures as JSON.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Audit models with known answers: errors of estimators, coverage of intervals, verdicts. Exit status 1 if one is off."""
     from mmaudit.command_line.progress import show_progress

@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from mmaudit.figures.base import Table
+from mmaudit.figures.drawing import drawing
 from mmaudit.figures.theme import CONFIG, TEMPLATES, Words
 from mmaudit.report.labels import shorten
 
@@ -77,21 +78,21 @@ def shown_figure(
     if info.undefined is not None:
         reason = shorten(info.undefined, _LONGEST_REASON)
         return ShownFigure(figure_id, words, Table((), ()), reason, 0, 0, None)
-    drawing = json.loads(plot(info).to_json())
-    layout = drawing["layout"]
-    height = layout["height"] - layout["margin"]["t"] + 30
-    least_width = layout["meta"]["least_width"]
-    for name in ("title", "template", "meta"):
-        layout.pop(name, None)
-    layout["margin"]["t"] = 30
-    layout["height"] = height
+    drawn = drawing(plot(info))
     numbers = table(info)
     numbers = Table(
         tuple(shorten(text, 60) for text in numbers.headers),
         tuple(tuple(shorten(text, 100) for text in row) for row in numbers.rows),
     )
-    drawing = {"id": figure_id, "data": drawing["data"], "layout": layout}
-    return ShownFigure(figure_id, words, numbers, None, height, least_width, drawing)
+    return ShownFigure(
+        figure_id,
+        words,
+        numbers,
+        None,
+        drawn["height"],
+        drawn["least_width"],
+        {"id": figure_id, "data": drawn["data"], "layout": drawn["layout"]},
+    )
 
 
 def page_parts(figures: list[ShownFigure]) -> Page:
