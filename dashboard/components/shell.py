@@ -11,25 +11,27 @@ from dash import dcc, html
 from dashboard import ids
 from dashboard.components.browser import aria
 from dashboard.site import Page
+from mmaudit.export.page import shared_css
 from mmaudit.figures import TEMPLATES
 
 __all__ = ["INDEX", "make_shell"]
 
-INDEX = """<!DOCTYPE html>
+INDEX = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
-{%metas%}
+{{%metas%}}
 <meta name="color-scheme" content="light dark">
-<title>{%title%}</title>
-{%favicon%}
-{%css%}
+<title>{{%title%}}</title>
+{{%favicon%}}
+{{%css%}}
+<style>{shared_css()}</style>
 </head>
 <body>
-{%app_entry%}
+{{%app_entry%}}
 <footer>
-{%config%}
-{%scripts%}
-{%renderer%}
+{{%config%}}
+{{%scripts%}}
+{{%renderer%}}
 </footer>
 </body>
 </html>"""

@@ -22,7 +22,7 @@ from mmaudit.figures.drawing import drawing
 from mmaudit.figures.theme import CONFIG, TEMPLATES, Words
 from mmaudit.report.labels import shorten
 
-__all__ = ["Page", "ShownFigure", "environment", "page_parts", "shown_figure"]
+__all__ = ["Page", "ShownFigure", "environment", "page_parts", "shared_css", "shown_figure"]
 
 _LONGEST_WORDS = 1500
 _LONGEST_REASON = 400
@@ -105,7 +105,14 @@ def page_parts(figures: list[ShownFigure]) -> Page:
     }
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     text = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    return Page(_source("report.css"), text, plotly_js, page_js, _policy(plotly_js, page_js))
+    return Page(
+        shared_css() + _source("report.css"), text, plotly_js, page_js, _policy(plotly_js, page_js)
+    )
+
+
+def shared_css() -> str:
+    """The style of what pages and the app have in common: cards, tables, verdicts, findings."""
+    return _source("shared.css")
 
 
 def _source(name: str) -> str:
