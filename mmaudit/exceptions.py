@@ -15,6 +15,7 @@ __all__ = [
     "RecordError",
     "SpecError",
     "UndefinedMeasureError",
+    "first_line",
 ]
 
 
@@ -48,3 +49,20 @@ class RecordError(MMAuditError, ValueError):
 
 class UndefinedMeasureError(MMAuditError, ValueError):
     """A measure has no value here; the message is the reason that the record states."""
+
+
+def first_line(error: BaseException, length: int = 300) -> str:
+    """What an error says, as part of a sentence: its first line, and its class where it says nothing.
+
+    Args:
+        error: Any error, of whomever.
+        length: Characters at the most.
+
+    Example:
+        >>> first_line(ValueError("no such layer."))
+        'no such layer'
+        >>> first_line(MemoryError())
+        'MemoryError'
+    """
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:length].rstrip(". ")

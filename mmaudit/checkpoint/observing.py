@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmaudit.checkpoint.model import intercepted, seeded
 from mmaudit.checkpoint.tracing import CallKey, output_tensors
-from mmaudit.exceptions import DataError, MMAuditError
+from mmaudit.exceptions import DataError, MMAuditError, first_line
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.masked_batch import MaskedBatch
 from mmaudit.masking.paths import tensor_paths, with_values
@@ -24,7 +24,6 @@ __all__ = [
     "all_same",
     "cloned",
     "sample_dim",
-    "short",
 ]
 
 FEW_ROWS = 2
@@ -104,7 +103,7 @@ class Observer:
             small = batch.rows(torch.arange(FEW_ROWS) % batch.n)
             more = batch.rows(torch.arange(_MORE_ROWS) % batch.n)
         except DataError as error:
-            return self._whole(batch, f"samples cannot be told apart: {short(error)}")
+            return self._whole(batch, f"samples cannot be told apart: {first_line(error, 160)}")
         try:
             with seeded(0):
                 seen = self.observe(more.whole)
@@ -156,12 +155,6 @@ def sample_dim(a: Tensor, b: Tensor, rows_a: int, rows_b: int) -> int | None:
 def all_same(a: list[Tensor], b: list[Tensor]) -> bool:
     """Whether tensors are equal pair by pair; not-a-number equals itself."""
     return len(a) == len(b) and all(_comparable(x, y) for x, y in zip(a, b, strict=True))
-
-
-def short(error: Exception) -> str:
-    """First line of an error's message, as part of a sentence."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:160].rstrip(".")
 
 
 def _comparable(a: Tensor, b: Tensor) -> bool:

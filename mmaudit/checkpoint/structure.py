@@ -31,7 +31,6 @@ from mmaudit.checkpoint.observing import (
     all_same,
     cloned,
     sample_dim,
-    short,
 )
 from mmaudit.checkpoint.roles import Roles
 from mmaudit.checkpoint.tracing import (
@@ -41,7 +40,7 @@ from mmaudit.checkpoint.tracing import (
     Trace,
     trace,
 )
-from mmaudit.exceptions import MMAuditError
+from mmaudit.exceptions import MMAuditError, first_line
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.masked_batch import MaskedBatch
 from mmaudit.masking.paths import find_value, tensor_paths, with_values
@@ -176,7 +175,7 @@ class _Finder:
             raise
         except Exception as error:  # foreign code under a dispatch mode can fail in any way; the audit can do without
             self.unknown.append(
-                f"The model cannot be traced ({type(error).__name__}: {short(error)})."
+                f"The model cannot be traced ({type(error).__name__}: {first_line(error, 160)})."
             )
             structure = replace(
                 structure, fallback=f"the model cannot be traced ({type(error).__name__})"

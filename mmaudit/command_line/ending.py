@@ -18,7 +18,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mmaudit.exceptions import MMAuditError
+from mmaudit.exceptions import MMAuditError, first_line
 
 __all__ = [
     "Commands",
@@ -180,7 +180,7 @@ def _failed(error: Exception) -> int:
             f"{where}{error.strerror or 'cannot be used'}; nothing was lost, check it and try again."
         )
     _complain(
-        f"mmaudit failed with {type(error).__name__}: {_first_line(error)}. This is a fault of mmaudit: please report it with "
+        f"mmaudit failed with {type(error).__name__}: {first_line(error)}. This is a fault of mmaudit: please report it with "
         f"the traceback that --debug (or {_DEBUG}=1) shows."
     )
     return 1
@@ -203,11 +203,6 @@ def _usage(error: Any) -> str:
     return (
         f"{sentence}{' See' if sentence.endswith('?') else '; see'} {context.command_path} --help"
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300].rstrip(".") if lines else "no message"
 
 
 def _in_colour() -> bool:

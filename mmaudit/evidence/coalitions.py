@@ -28,7 +28,7 @@ from mmaudit.evidence.method import STEP_DOWN, Method, constant_when_empty, firs
 from mmaudit.evidence.packing import coalitions_at_once, packed_inputs, packed_outputs
 from mmaudit.evidence.passes import Passes
 from mmaudit.evidence.stand_in import CallsDifferError, with_tensors
-from mmaudit.exceptions import MMAuditError, ModelError
+from mmaudit.exceptions import MMAuditError, ModelError, first_line
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.masked_batch import MaskedBatch
 from mmaudit.masking.paths import leaf_values
@@ -227,7 +227,7 @@ class CoalitionEvaluator(Passes):
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                message = str(error).splitlines()[0][:120]
+                message = first_line(error, 120)
             self._masked_rows.clear()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
@@ -272,7 +272,7 @@ class CoalitionEvaluator(Passes):
                     self._real_inputs = True
                     continue
                 self._step_down(
-                    f"{type(error).__name__} while encoders were stood in for: {_first_line(error)}"
+                    f"{type(error).__name__} while encoders were stood in for: {first_line(error, 200)}"
                 )
 
     def _step_down(self, reason: str) -> None:
@@ -442,8 +442,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return (
         "out of memory" in text or "can't allocate memory" in text or "DefaultCPUAllocator" in text
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -21,7 +21,7 @@ from mmaudit.evidence.processes import Processes
 from mmaudit.evidence.rows import Rows
 from mmaudit.evidence.scoring import ValueFunction
 from mmaudit.evidence.table import ShardInfo, TableWriter
-from mmaudit.exceptions import DataError, MMAuditError, ModelError
+from mmaudit.exceptions import DataError, MMAuditError, ModelError, first_line
 from mmaudit.masking.base import stable_hash
 from mmaudit.masking.batches import Batch
 from mmaudit.masking.masked_batch import MaskedBatch
@@ -276,7 +276,6 @@ class described:  # noqa: N801 - used like a function
         if error is None or isinstance(error, MMAuditError) or not isinstance(error, Exception):
             return
         ids = self._batch.ids
-        text = str(error).strip().splitlines() or [""]
         raise ModelError(
-            f"the model raised {type(error).__name__} on batch {self._batch.index} (samples {ids[0]} to {ids[-1]}): {text[0][:300]}"
+            f"the model raised {type(error).__name__} on batch {self._batch.index} (samples {ids[0]} to {ids[-1]}): {first_line(error)}"
         ) from error

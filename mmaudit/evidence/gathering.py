@@ -21,7 +21,7 @@ from mmaudit.evidence.data import Source
 from mmaudit.evidence.features import Featuriser, ShapesDifferError
 from mmaudit.evidence.second_masks import spread
 from mmaudit.evidence.surroundings import Surroundings
-from mmaudit.exceptions import DataError
+from mmaudit.exceptions import DataError, first_line
 from mmaudit.masking.base import stable_hash
 from mmaudit.masking.batches import Batch
 from mmaudit.masking.masked_batch import (
@@ -302,8 +302,9 @@ class Gatherer:
         except ShapesDifferError:
             raise
         except (ValueError, RuntimeError) as error:  # shapes that nothing fits
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self.reasons[key] = f"its values cannot be made into features ({line[:160]})"
+            self.reasons[key] = (
+                f"its values cannot be made into features ({first_line(error, 160)})"
+            )
 
 
 class _Places:

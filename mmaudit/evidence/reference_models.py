@@ -25,7 +25,7 @@ from mmaudit.checkpoint.model import seeded, unwrapped
 from mmaudit.evidence.files import open_file
 from mmaudit.evidence.loaders import Selection
 from mmaudit.evidence.scoring import ValueFunction
-from mmaudit.exceptions import DataError, MMAuditError, ModelError
+from mmaudit.exceptions import DataError, MMAuditError, ModelError, first_line
 from mmaudit.masking.base import stable_hash
 from mmaudit.masking.batches import Batch
 from mmaudit.masking.calling import Caller
@@ -124,7 +124,7 @@ class ModelReference(Reference):
                     model = copy.deepcopy(model)
                 except Exception as error:  # modules may hold anything
                     raise ModelError(
-                        f"{title} cannot be copied ({type(error).__name__}: {_line(error)}): give an audit file instead."
+                        f"{title} cannot be copied ({type(error).__name__}: {first_line(error)}): give an audit file instead."
                     ) from error
             model = model.to(device)
             for module in model.modules():
@@ -148,7 +148,7 @@ class ModelReference(Reference):
         if isinstance(first, MMAuditError):
             raise type(first)(f"{self.title}: {first}") from first
         raise ModelError(
-            f"{self.title} raised {type(first).__name__} on batch {batch.index} (samples {batch.ids[0]} to {batch.ids[-1]}): {_line(first)}"
+            f"{self.title} raised {type(first).__name__} on batch {batch.index} (samples {batch.ids[0]} to {batch.ids[-1]}): {first_line(first)}"
         ) from first
 
     def _scores(self, batch: Batch, way: Way) -> Tensor:
@@ -369,8 +369,3 @@ def file_record(path: Path, written: str, role: str) -> FileRecord:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return FileRecord(path=written, sha256=digest, bytes=path.stat().st_size, role=role)
-
-
-def _line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

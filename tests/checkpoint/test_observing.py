@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmaudit.checkpoint.observing import Observer, all_same, cloned, sample_dim, short
+from mmaudit.checkpoint.observing import Observer, all_same, cloned, sample_dim
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.preparing import in_memory_batch
 from mmaudit.masking.spec import MaskingSpec
@@ -133,8 +133,3 @@ def test_a_copy_shares_no_storage():
     a, b = cloned([one, one])
     a += 1
     assert not one.any() and not b.any()
-
-
-def test_an_error_is_told_in_a_line():
-    assert short(ValueError("first.\nsecond")) == "first"
-    assert short(ValueError()) == "ValueError"

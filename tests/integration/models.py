@@ -156,16 +156,18 @@ def padded_batches(sizes=(9, 9, 5)):
 class TwoInputs(nn.Module):
     """Small late fusion that can be slow, and short of memory on large batches."""
 
-    def __init__(self, seconds=0.0, most_rows=None):
+    def __init__(self, seconds=0.0, most_rows=None, wordless=False):
         super().__init__()
         self.a = nn.Sequential(nn.Linear(7, 8), nn.ReLU())
         self.b = nn.Sequential(nn.Linear(5, 8), nn.Tanh())
         self.head = nn.Linear(16, 4)
-        self.seconds, self.most_rows = seconds, most_rows
+        self.seconds, self.most_rows, self.wordless = seconds, most_rows, wordless
 
     def forward(self, a, b):
         time.sleep(self.seconds)
         if self.most_rows is not None and len(a) > self.most_rows:
+            if self.wordless:
+                raise MemoryError
             raise torch.OutOfMemoryError(f"out of memory for {len(a)} rows")
         return self.head(torch.cat([self.a(a), self.b(b)], 1))
 

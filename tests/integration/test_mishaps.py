@@ -87,8 +87,10 @@ def test_two_processes_give_the_numbers_of_one(tmp_path, samples, size):
     assert_same_numbers(mmaudit.AuditReport.load(tmp_path / "two"), one)
 
 
-def test_out_of_memory_is_halved_and_recorded(tmp_path):
-    report = mmaudit.audit(written(tmp_path, size=64, most_rows=20), replicates=100)
+@pytest.mark.parametrize("wordless", [False, True])
+def test_out_of_memory_is_halved_and_recorded(tmp_path, wordless):
+    short = written(tmp_path, size=64, most_rows=20, wordless=wordless)
+    report = mmaudit.audit(short, replicates=100)
     enough = mmaudit.audit(written(tmp_path, size=64, name="enough.yaml"), replicates=100)
     assert_same_numbers(report, enough)
     noted = [note.text for note in report.notes if "out of memory" in note.text]

@@ -23,7 +23,7 @@ from mmaudit.evidence.readers.base import (
 )
 from mmaudit.evidence.readers.table import runs_of_frame
 from mmaudit.evidence.readers.text_file import in_utf8, text_bytes
-from mmaudit.exceptions import LogError
+from mmaudit.exceptions import LogError, first_line
 
 __all__ = ["CSVReader", "TextTable", "first_names", "read_table"]
 
@@ -172,9 +172,8 @@ def _parsed(
                 **options,
             )
     except (ValueError, pd.errors.ParserError, OverflowError) as error:
-        first = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise LogError(
-            f"{name} is no table of comma or tab separated values: {said(first, 120)}"
+            f"{name} is no table of comma or tab separated values: {said(first_line(error, 120), 120)}"
         ) from None
     told = [str(w.message) for w in caught if issubclass(w.category, pd.errors.ParserWarning)]
     skipped = sum(text.count("Skipping line") for text in told)
