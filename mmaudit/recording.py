@@ -16,6 +16,7 @@ import mmaudit
 from mmaudit.evidence.collecting import Collector
 from mmaudit.evidence.cost import Cost
 from mmaudit.evidence.masks import Masks
+from mmaudit.evidence.same_inputs import identical_pairs
 from mmaudit.evidence.second_masks import SECOND
 from mmaudit.evidence.surroundings import Surroundings
 from mmaudit.evidence.table import ShardInfo, shard_infos
@@ -127,6 +128,7 @@ def make_record(
             group_column=spec.group or ("sample" if grouped else None),
             present={name: sum(i.present.get(name, 0) for i in infos) for name in spec.names},
             ids="given" if spec.ids is not None else "running number",
+            identical=identical_pairs(spec.names, (info.same for info in infos)),
         ),
         evidence=_evidence(
             spec, infos, left_out, settings["batch_size"], shard_infos(work / SECOND)

@@ -19,6 +19,7 @@ from mmaudit.evidence.masks import Masks
 from mmaudit.evidence.plain_score import PlainScore
 from mmaudit.evidence.processes import Processes
 from mmaudit.evidence.rows import Rows
+from mmaudit.evidence.same_inputs import count_same
 from mmaudit.evidence.scoring import ValueFunction
 from mmaudit.evidence.table import ShardInfo, TableWriter
 from mmaudit.exceptions import DataError, MMAuditError, ModelError, first_line
@@ -175,6 +176,7 @@ class Collector:
             id_hash=_fingerprint(batch, rows),
             classes=self.value.classes or 0,
             present={name: int(batch.present[name].sum()) for name in modalities},
+            same=count_same(batch, self.evaluator.spec),
         )
         found: dict[str, object] = {
             name: np.concatenate([part[name] for part in parts]) for name in parts[0]

@@ -55,6 +55,8 @@ class ShardInfo:
     id_hash: int = 0
     """Sum of the hashes of all ids and targets: what the data's fingerprint is made of."""
     present: dict[str, int] = field(default_factory=dict)
+    same: dict[str, list[int]] = field(default_factory=dict)
+    """As :func:`~mmaudit.evidence.same_inputs.count_same` counts."""
     classes: int = 0
     """Number of class cells that the model gives: K classes, L labels or D numbers."""
     method: str = "full passes"
@@ -128,6 +130,9 @@ class TableWriter:
         mine.id_hash = (mine.id_hash + info.id_hash) % 2**128
         for name, count in info.present.items():
             mine.present[name] = mine.present.get(name, 0) + count
+        for pair, counts in info.same.items():
+            before = mine.same.get(pair, [0, 0])
+            mine.same[pair] = [a + b for a, b in zip(before, counts, strict=True)]
         full = mine.samples >= _SAMPLES or self._bytes >= _BYTES
         return full or time.monotonic() - self._began > _SECONDS
 

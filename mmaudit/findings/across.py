@@ -315,9 +315,22 @@ def _one_mask(facts: Facts, answers: _Known) -> Iterator[Finding]:
 
 
 def _copies(facts: Facts, answers: _Known) -> Iterator[Finding]:
-    """Two modalities from which the model answers alike, its errors included."""
+    """Two modalities with the same inputs, or from which the model answers alike, its errors included."""
+    equal = facts.record.data.identical
+    for names in _together(equal):
+        effects = [facts.inside(name) for name in names]
+        yield Finding(
+            rule="identical modalities",
+            level="attention",
+            text=(
+                f"{enumerated(names)} are identical: their inputs are equal in every sample; see whether they are what they "
+                "should be."
+            ),
+            because="equal values in all samples that have both",
+            evidence=tuple(r for e in effects if e is not None for r in e.evidence("identical")),
+        )
     for pair in facts.alike:
-        if pair.share < facts.thresholds.identical:
+        if pair.share < facts.thresholds.identical or (pair.first, pair.second) in equal:
             continue
         first, second = said(pair.first), said(pair.second)
         effects = (facts.inside(pair.first), facts.inside(pair.second))
@@ -331,6 +344,16 @@ def _copies(facts: Facts, answers: _Known) -> Iterator[Finding]:
             because=f"equal answers on at least {percent(facts.thresholds.identical)} of the samples that are wrong with either alone",
             evidence=tuple(r for e in effects if e is not None for r in e.evidence("alike")),
         )
+
+
+def _together(pairs: tuple[tuple[str, str], ...]) -> list[list[str]]:
+    """Sets of modalities that are all connected by pairs, each in the order of the pairs."""
+    found: list[list[str]] = []
+    for pair in pairs:
+        touched = [names for names in found if set(names) & set(pair)]
+        merged = list(dict.fromkeys([*itertools.chain.from_iterable(touched), *pair]))
+        found = [names for names in found if names not in touched] + [merged]
+    return found
 
 
 ACROSS: dict[str, Callable[[Facts, _Known], Iterator[Finding]]] = {

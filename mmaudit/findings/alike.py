@@ -7,6 +7,7 @@ nothing. What is left are errors: two modalities that err for reasons of their o
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ _MOST_ROWS = 20_000
 _MOST_VALUES = 2**24
 _FEWEST = 15
 _VALUES = 2**20
+_MOST_BY_CHANCE = 0.9
+"""Answers that agree so often because they hardly vary say nothing."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ def find_alike(record: Record, table: Path | None) -> tuple[Alike, ...]:
         table: Folder of the coalition table; ``None`` where there is none.
 
     Returns:
-        Every pair with at least 15 samples to compare; none for a regression, which has no wrong answers.
+        Every pair with at least 15 samples to compare, on which the answers given either vary; none for a regression, which has no
+        wrong answers.
     """
     if table is None or len(record.modalities) < 2 or record.spec.get("task") == "regression":
         return ()
@@ -69,6 +73,9 @@ def find_alike(record: Record, table: Path | None) -> tuple[Alike, ...]:
 def _of_table(modalities: tuple[str, ...], table: Path) -> tuple[Alike, ...]:
     M = len(modalities)
     equal, compared = np.zeros((M, M)), np.zeros((M, M), dtype=np.int64)
+    given: dict[tuple[int, int], tuple[Counter[int], Counter[int]]] = {
+        pair: (Counter(), Counter()) for pair in itertools.combinations(range(M), 2)
+    }
     single, rows = 1 << np.arange(M), 0
     columns = ["prediction", "correct", "present"]
     try:
@@ -81,6 +88,8 @@ def _of_table(modalities: tuple[str, ...], table: Path) -> tuple[Alike, ...]:
                 use = both & (says[:, i] | says[:, j])
                 compared[i, j] += int(use.sum())
                 equal[i, j] += int((answer[use, i] == answer[use, j]).sum())
+                for counter, m in zip(given[i, j], (i, j), strict=True):
+                    counter.update(answer[use, m].tolist())
             rows += len(answer)
             if rows >= min(_MOST_ROWS, _MOST_VALUES // 2**M):
                 break
@@ -92,4 +101,10 @@ def _of_table(modalities: tuple[str, ...], table: Path) -> tuple[Alike, ...]:
         )
         for i, j in itertools.combinations(range(M), 2)
         if compared[i, j] >= _FEWEST
+        and _by_chance(*given[i, j], int(compared[i, j])) < _MOST_BY_CHANCE
     )
+
+
+def _by_chance(first: Counter[int], second: Counter[int], n: int) -> float:
+    """Share of equal answers of two that have nothing to do with each other, as in Cohen's kappa."""
+    return sum(count * second[answer] for answer, count in first.items()) / n**2

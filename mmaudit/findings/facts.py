@@ -43,6 +43,13 @@ class Facts:
 
     # the audit as a whole -------------------------------------------------------------------------
 
+    def twin(self, modality: str) -> str | None:
+        """Another modality that holds the same values in every sample."""
+        for pair in self.record.data.identical:
+            if modality in pair:
+                return pair[1] if modality == pair[0] else pair[0]
+        return None
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """All names, in order."""

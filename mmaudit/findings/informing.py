@@ -97,6 +97,8 @@ def _less(facts: Facts, answer: Answers, gaps: Mapping[Mask, Effect]) -> float |
     delta, information = facts.thresholds.delta, answer.informative
     if information.answer != "yes" or information.above is None:
         return None
+    if facts.twin(answer.modality) is not None:
+        return None  # its twin says the same: nothing that it says is lost
     if answer.silent:
         return 0.0  # given it alone, the joint model says what it says given nothing: all of the information is missing
     if not gaps:
@@ -116,7 +118,9 @@ def _less(facts: Facts, answer: Answers, gaps: Mapping[Mask, Effect]) -> float |
     # The claim is the gap. This decides which of two readings of it is told: a model that reads too little, or one whose
     # modality cannot be judged alone because masks of the others are far from the data.
     fair = parts * information.above.value / facts.M
-    return wide if chosen and all(effect.value < fair for effect in chosen.values()) else 1.0
+    if not chosen or any(effect.value >= fair for effect in chosen.values()):
+        return 1.0
+    return max(wide, *(effect.p_below(fair) for effect in chosen.values()))
 
 
 def _gaps(facts: Facts, name: str, information: Information) -> dict[Mask, Effect]:

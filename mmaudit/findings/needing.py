@@ -42,6 +42,9 @@ def needed(facts: Facts) -> dict[str, tuple[Answer, tuple[Effect, str] | None]]:
         for given in sources.values()
     )
     lost = holm(_loss(facts, name) for name in facts.effects)
+    # A model that is no better than a constant has nothing to lose.
+    whole, chance = facts.whole, facts.chance
+    gained = whole is None or chance is None or whole.p_above(chance) <= facts.alpha
     found: dict[str, tuple[Answer, tuple[Effect, str] | None]] = {}
     for (name, given), p_no, p_yes in zip(sources.items(), dispensable, lost, strict=True):
         if not given:
@@ -50,7 +53,7 @@ def needed(facts: Facts) -> dict[str, tuple[Answer, tuple[Effect, str] | None]]:
             least = min(given, key=lambda source: source[0].p_below(delta))
             found[name] = ("no", least[:2])
         else:
-            found[name] = ("yes" if p_yes <= facts.alpha else "unclear", given[0][:2])
+            found[name] = ("yes" if p_yes <= facts.alpha and gained else "unclear", given[0][:2])
     return found
 
 

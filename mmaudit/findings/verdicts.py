@@ -80,13 +80,13 @@ def _harmful(facts: Facts, answer: Answers) -> _Said | None:
         return None
     mask = answer.harmful_under[0]
     name, drop = said(answer.modality), answer.drop[mask]
+    one_sided = len(answer.harmful_under) < len(answer.drop)
+    where = f" {_under(facts, answer.harmful_under, answer)}" if one_sided else ""
     text = (
-        f"{name} is harmful: masking it raises the {_score(facts)} by {shown(drop.scaled(-1))}; "
+        f"{name} is harmful: masking it raises the {_score(facts)} by {shown(drop.scaled(-1))}{where}; "
         "look for a corrupted input or a cue that no longer holds."
     )
-    only = (
-        "" if len(answer.harmful_under) == len(answer.drop) else " and under no mask is it lowered"
-    )
+    only = " and under no mask is it lowered" if one_sided else ""
     because = f"the score without it is higher {_under(facts, answer.harmful_under, answer)}{only}"
     missing = get_second_mask() if len(answer.drop) < 2 else ()
     return _Said(text, because, missing)
@@ -117,6 +117,8 @@ def _under_used(facts: Facts, answer: Answers) -> _Said | None:
 def _well_used(facts: Facts, answer: Answers) -> _Said | None:
     if answer.read != "yes" or answer.needed != "yes" or not answer.gains:
         return None
+    if facts.twin(answer.modality) is not None:
+        return None  # whatever masking it costs, its twin says the same
     name, information = said(answer.modality), answer.informative
     assert answer.needed_by is not None
     loss, source = answer.needed_by
@@ -142,6 +144,13 @@ def _well_used(facts: Facts, answer: Answers) -> _Said | None:
 def _redundant(facts: Facts, answer: Answers) -> _Said | None:
     information = answer.informative
     read = answer.read == "yes" or "yes" in answer.read_under.values()
+    twin = facts.twin(answer.modality)
+    if twin is not None and (read or information.answer == "yes"):
+        text = (
+            f"{said(answer.modality)} is redundant: its inputs are those of {said(twin)} in every sample, so that a model of one of "
+            "them knows as much; see whether both are what they should be."
+        )
+        return _Said(text, f"the same values as {said(twin)} in all samples that have both")
     if not read or information.answer != "yes" or answer.needed != "no":
         return None
     assert answer.needed_by is not None
@@ -206,7 +215,12 @@ def _undetermined(facts: Facts, answer: Answers) -> _Said:
         )
     if answer.needed == "unclear" and answer.needed_by is not None:
         loss, source = answer.needed_by
-        open_.append(f"whether it is needed ({shown(loss)} lost without it, {_source(source)})")
+        corrected = ""
+        if loss.under(facts.thresholds.delta) and facts.M > 1:
+            corrected = f"; below {number(facts.thresholds.delta)}, but not surely so as one of {facts.M} modalities"
+        open_.append(
+            f"whether it is needed ({shown(loss)} lost without it, {_source(source)}{corrected})"
+        )
         if facts.drop_without(answer.modality) is None and answer.read == "yes":
             missing += get_without(facts, answer.modality)
     elif answer.needed != "unclear":

@@ -218,6 +218,8 @@ class DataRecord(_Frozen):
     present: dict[str, int] = Field(default_factory=dict)
     """Modality -> number of samples that have it."""
     ids: Literal["given", "running number"] = "running number"
+    identical: tuple[tuple[str, str], ...] = ()
+    """Pairs of modalities whose inputs are equal in every sample that has both."""
 
 
 class EvidenceRecord(_Frozen):

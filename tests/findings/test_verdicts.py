@@ -257,3 +257,37 @@ def test_names_from_elsewhere_are_written_on_one_line():
     found = find(record({hostile: UNREAD | INFORMED, "b": USED}))
     text = verdict(found, hostile).text
     assert text.isprintable() and len(text) < 300
+
+
+def test_a_contribution_that_may_be_a_fair_part_is_not_called_too_little():
+    """Of 0.3 that it says alone, half would be fair: 0.14 is less, but only surely so where its interval says so."""
+    views = {"alone": 0.8, "above": 0.3, "gap": [0.1, 0.1], "advantage": 0.1, "drop": 0.1}
+    assert judged(views | {"contribution": (0.14, 0.005)}).verdict == "under-used"
+    assert judged(views | {"contribution": (0.14, 0.03)}).verdict != "under-used"
+
+
+def test_a_model_at_chance_has_nothing_to_lose():
+    noise = CHANCE | {
+        "contribution": (0.01, 0.03),
+        "drop": (0.01, 0.03),
+        "without": (0.04, 0.03),
+        "inside": 0.5,
+    }
+    for whole, open_ in (((0.5, 0.02), True), (0.9, False)):
+        found = find(record({"a": noise, "b": noise}, whole=whole))
+        for name in "ab":
+            assert ("whether it is needed" in verdict(found, name).text) == open_
+
+
+def test_what_only_one_mask_shows_is_said_in_the_sentence():
+    found = judged(USED | {"drop": [-0.1, (0.0, 0.03)], "contribution": [-0.05, (0.0, 0.03)]})
+    assert found.verdict == "harmful"
+    assert "higher under the mask zero" in found.because and "under the mask zero" in found.text
+    both = judged(USED | {"drop": [-0.1, -0.1], "contribution": [-0.05, -0.05]})
+    assert both.verdict == "harmful" and "under the mask" not in both.text
+
+
+def test_an_interval_that_would_do_for_one_modality_is_said_not_to_do_for_several():
+    found = judged(USED | {"without": (0.002, 0.0179), "drop": (0.002, 0.0179)})
+    assert found.verdict == "undetermined"
+    assert "below .02, but not surely so as one of 2 modalities" in found.text
