@@ -32,6 +32,8 @@ _SUM_OVER_BATCHES = 10.0
 _EXACTLY = 5e-4
 _SAME_SUM = 0.05
 _MOSTLY = 0.8
+_NOISE = 0.02
+_MUCH_OF_IT = 0.4
 _FROM_THE_FIRST = 3.0
 _STEADY = 1.5
 _TINY = 1e-12
@@ -56,6 +58,7 @@ class Flag(NamedTuple):
         "gap",
         "restart",
         "order",
+        "shifted",
         "negative",
         "test set",
         "evaluation sets",
@@ -235,13 +238,15 @@ def _training_mode(
     if below > _MOSTLY:
         text = (
             f"the train loss of '{said(name, 40)}' is above its validation loss at {below:.0%} of the checkpoints: it was probably"
-            " measured in training mode (augmentation, dropout, label smoothing), so that overfitting is understated."
+            " measured in training mode (augmentation, dropout, label smoothing), or is an average over steps before the checkpoint (of an"
+            " epoch, or a running one), so that overfitting is understated."
         )
         return [Flag("training mode", name, text)]
     if above > _ABOVE:
         text = (
             f"the train loss of '{said(name, 40)}' is {_times(above)} its validation loss over the first checkpoints: it was measured in"
-            " training mode (augmentation, dropout, label smoothing), or has other losses in it."
+            " training mode (augmentation, dropout, label smoothing), is an average over steps before the checkpoint (of an epoch, or a"
+            " running one), or has other losses in it."
         )
         return [Flag("training mode", name, text)]
     return []
@@ -276,12 +281,13 @@ def _sum(
         return []
     all_train, all_held = train[rest].sum(axis=0), validation[rest].sum(axis=0)
     apart = float(ratios[h] / max(float(np.median(ratios[rest])), _TINY))
-    early = slice(0, max(3, train.shape[1] // 2))
-    covers = bool((train[h, early] > 0.98 * all_train[early]).mean() > _MOSTLY)
-    both = bool((validation[h, early] > 0.98 * all_held[early]).mean() > _MOSTLY)
     others = " and ".join(f"'{said(names[i], 40)}'" for i in rest)
     shown = said(names[h], 40)
-    if len(rest) > 1 and covers and both:
+    if (
+        len(rest) > 1
+        and train.shape[1] > 2
+        and _have_the_others(train[h], validation[h], all_train, all_held)
+    ):
         text = (
             f"both losses of '{shown}' are as large as those of {others} together: they look like sums, whose OGR is not that of the"
             f" prediction of '{shown}'."
@@ -296,14 +302,37 @@ def _sum(
     # Before anything is learnt no head's loss is far above the others', unless it has theirs in it.
     begins = float(train[h, 0] / max(float(train[rest, 0].max()), _TINY))
     ends = float(validation[h, 0] / max(float(validation[rest, 0].max()), _TINY))
-    if begins > _BEGINS_ABOVE and begins > _ABOVE * ends:
+    if ends < _BEGINS_ABOVE < begins and begins > _ABOVE * ends:
         text = (
             f"the train loss of '{shown}' begins at {train[h, 0]:.3g}, above those of {others} (at most {train[rest, 0].max():.3g}), its"
-            f" validation loss at {validation[h, 0]:.3g} does not (at most {validation[rest, 0].max():.3g}): it looks like a weighted sum"
+            f" validation loss at {validation[h, 0]:.3g} not as far (at most {validation[rest, 0].max():.3g}): it looks like a weighted sum"
             " with their losses in it, or like another task in training."
         )
         return [Flag("sum", names[h], text, unusable=True)]
     return []
+
+
+def _have_the_others(
+    train: FloatArray, validation: FloatArray, train_others: FloatArray, held_others: FloatArray
+) -> bool:
+    """Whether both losses of a head, each of shape ``(T,)``, can be the sums of all others' and of one of its own.
+
+    A sum has the others in it at every checkpoint, much of its fall is theirs, and what they leave of a train loss falls as a train
+    loss does. A head that only learns more slowly has more left over later on; one that is far above the others, which began well
+    trained, would hardly differ from a sum.
+    """
+    for mine, others in ((train, train_others), (validation, held_others)):
+        if (mine > (1 - _NOISE) * others).mean() <= _MOSTLY:
+            return False
+    quarter = max(1, len(train) // 4)
+    begin, end, theirs_begin, theirs_end = (
+        float(part.mean())
+        for loss in (train, train_others)
+        for part in (loss[:quarter], loss[-quarter:])
+    )
+    much = theirs_begin - theirs_end >= _MUCH_OF_IT * (begin - end)
+    left = np.median(train - train_others)
+    return much and bool(left < begin - theirs_begin + _NOISE * np.median(train))
 
 
 def _sum_flag(

@@ -10,6 +10,7 @@ import numpy as np
 
 from mmaudit.evidence.combined_names import combination, parts_of
 from mmaudit.evidence.loss_map import JOINT, MOST_HEADS, HeadMap, LossMap
+from mmaudit.evidence.loss_words import derived_losses, weighed, without_unit
 from mmaudit.evidence.readers.base import Columns, Run, counted, listed, said
 from mmaudit.evidence.readers.huggingface import TRAINER
 from mmaudit.evidence.readers.names import JOINT_KINDS, LossName, read_name, split_of
@@ -46,8 +47,9 @@ def guess_map(runs: Iterable[Run], *, columns: Columns | None = None) -> Guess:
     """Find heads by the names of their series.
 
     A name is read as words: one says that it is a loss, one the split, the rest names the head; nothing left over is the joint
-    head. A trainer that calls its train loss just ``loss`` is understood. Where runs log different things, the map that most runs
-    have everything for is taken.
+    head. Losses that are called like parts of another one (``contrastive``, ``distill``, ``cls`` alone, ...) are no heads, unless one
+    of them is all there is; :mod:`mmaudit.evidence.loss_words` has the rules. A trainer that calls its train loss just ``loss`` is
+    understood. Where runs log different things, the map that most runs have everything for is taken.
 
     Args:
         runs: Whose series are looked at.
@@ -91,15 +93,19 @@ def _guess(run: Run, columns: Columns) -> Guess | None:
     every = _read(run.series)
     read = {name: loss for name, loss in every.items() if _has_numbers(run, name)}
     sentences: list[str] = []
-    found = _sets_of_trainer(run, read, sentences) or _heads(run, read, sentences)
+    found = _sets_of_trainer(run, read, sentences)
+    auxiliary: dict[str, str] = {}
+    if found is None:
+        read, auxiliary = weighed(read)
+        found = _heads(run, read, sentences) or _only_auxiliary(run, read, auxiliary, sentences)
+        if found is None:
+            return None
     heads = dict(found.pairs)
     name = JOINT
     if found.joint is not None:
         while name in heads:
             name = f"{name}_"
         heads[name] = found.joint
-    if not heads:
-        return None
     if len(heads) > MOST_HEADS:
         raise LogError(
             f"{len(heads):,} heads were found by the names of the series, of which up to {MOST_HEADS} can be compared; name some in a map: "
@@ -116,6 +122,15 @@ def _guess(run: Run, columns: Columns) -> Guess | None:
     ]
     if found.joint is None and len(maps) > 1 and not found_map.evaluation_sets:
         told.append("No joint head was recognised: name it in a map with joint: NAME.")
+    words = dict.fromkeys(word for n, word in auxiliary.items() if n not in found_map.series)
+    if words:
+        told.append(
+            f"Losses with {listed(list(words))} in their names were taken for parts of a loss, not for heads; if one is a head, name it in a map."
+        )
+    derived = [name for name in derived_losses(run.series) if name not in every]
+    if derived:
+        is_one = "is" if len(derived) == 1 else "are"
+        told.append(f"{listed(derived)} {is_one} made of other losses (best, smoothed): left out.")
     left = [name for name in every if name not in found_map.series]
     if left:
         told.append(f"{counted(len(left), 'other loss', 'other losses')} left out: {listed(left)}.")
@@ -128,11 +143,11 @@ def _read(names: Iterable[str]) -> dict[str, LossName]:
     whole = {
         name: loss
         for name in names
-        if (loss := read_name(name, va_is_validation=False)) is not None
+        if (loss := read_name(without_unit(name), va_is_validation=False)) is not None
     }
     if any(loss.split == "validation" for loss in whole.values()):
         return whole
-    return {name: loss for name in names if (loss := read_name(name)) is not None}
+    return {name: loss for name in names if (loss := read_name(without_unit(name))) is not None}
 
 
 def _sets_of_trainer(run: Run, read: Mapping[str, LossName], sentences: list[str]) -> _Heads | None:
@@ -171,8 +186,8 @@ def _sets_of_trainer(run: Run, read: Mapping[str, LossName], sentences: list[str
     return _Heads({own: (train, name) for own, name in sets.items()})
 
 
-def _heads(run: Run, read: Mapping[str, LossName], sentences: list[str]) -> _Heads:
-    """Heads by the names of their series; a train loss that names a head is of that head alone."""
+def _heads(run: Run, read: Mapping[str, LossName], sentences: list[str]) -> _Heads | None:
+    """Heads by the names of their series; a train loss that names a head is of that head alone. ``None`` where there is none."""
     read = {name: loss for name, loss in read.items() if not loss.part}
     held_out = "validation"
     if not any(loss.split == "validation" for loss in read.values()):
@@ -209,7 +224,21 @@ def _heads(run: Run, read: Mapping[str, LossName], sentences: list[str]) -> _Hea
     if alone and (heads or joint is not None):
         has, their = ("has", "its") if len(alone) == 1 else ("have", "their")
         sentences.append(f"{listed(alone)} {has} no train loss of {their} own: left out.")
-    return _Heads(heads, joint)
+    return _Heads(heads, joint) if heads or joint is not None else None
+
+
+def _only_auxiliary(
+    run: Run, read: Mapping[str, LossName], auxiliary: Mapping[str, str], sentences: list[str]
+) -> _Heads | None:
+    """The one head that is called like a part of a loss, where no other has both losses: of several none is guessed."""
+    if len({read[name].head for name in auxiliary}) != 1:
+        return None
+    found = _heads(run, {**read, **{n: read[n]._replace(part=False) for n in auxiliary}}, sentences)
+    if found is not None:
+        sentences.append(
+            f"'{said(read[next(iter(auxiliary))].head)}' is called like a part of a loss; it was taken for a head, because no other has both losses."
+        )
+    return found
 
 
 def _shared(train: str, validation: _Series, sentences: list[str]) -> dict[str, tuple[str, str]]:
@@ -316,6 +345,9 @@ def _nothing_found(runs: list[Run]) -> str:
             f"no head with a train and a validation loss was recognised among the series ({listed(list(first.series), 12) or 'none'}); "
             "name them in a map: heads: {joint: {train: NAME, validation: NAME}}."
         )
+        parts = list(weighed(_read(losses)).auxiliary)
+        if parts:
+            text += f" By their names {listed(parts)} are parts of a loss."
         if empty:
             text += f" No value of {listed(empty)} is finite."
     return " ".join((text, *(said(note, 200) for note in first.notes[:_NOTES])))

@@ -17,6 +17,7 @@ from mmaudit.evidence.loss_flags import Flag, few_checkpoints, find_doubts, is_a
 from mmaudit.evidence.loss_map import HeadMap, LossMap
 from mmaudit.evidence.readers import Run
 from mmaudit.evidence.readers.base import Series, counted, listed, said
+from mmaudit.evidence.shifted_epochs import shifted_epochs
 from mmaudit.exceptions import LogError
 from mmaudit.typing import FloatArray, IntArray
 
@@ -124,6 +125,9 @@ def align(run: Run, heads: LossMap) -> Losses:
     )
     if axis == "point":  # counted before any point is left out
         written = {n: s._replace(step=np.arange(len(s.value))) for n, s in written.items()}
+    if axis == "epoch":
+        epochs = {n: (written[h.train].epoch, written[h.validation].epoch) for n, h in heads.heads.items()}  # fmt: skip
+        flags += shifted_epochs(epochs)
     taken = {
         series: _finite(points, series, own[series], axis, flags)
         for series, points in written.items()

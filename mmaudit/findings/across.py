@@ -318,7 +318,7 @@ def _copies(facts: Facts, answers: _Known) -> Iterator[Finding]:
     """Two modalities with the same inputs, or from which the model answers alike, its errors included."""
     equal = facts.record.data.identical
     for names in _together(equal):
-        effects = [facts.inside(name) for name in names]
+        insides = [facts.inside(name) for name in names]
         yield Finding(
             rule="identical modalities",
             level="attention",
@@ -327,7 +327,7 @@ def _copies(facts: Facts, answers: _Known) -> Iterator[Finding]:
                 "should be."
             ),
             because="equal values in all samples that have both",
-            evidence=tuple(r for e in effects if e is not None for r in e.evidence("identical")),
+            evidence=tuple(r for e in insides if e is not None for r in e.evidence("identical")),
         )
     for pair in facts.alike:
         if pair.share < facts.thresholds.identical or (pair.first, pair.second) in equal:

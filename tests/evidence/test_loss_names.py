@@ -190,6 +190,113 @@ def test_parts_of_a_loss_are_no_heads(word):
         guess_map([run(*extra)])
 
 
+def both(*names):
+    return [f"{split}_loss_{name}".rstrip("_") for name in names for split in ("train", "val")]
+
+
+AUXILIARY = (
+    "contrastive", "info_nce", "distill", "distillation", "kd", "align", "alignment", "cls", "classification", "orthogonal", "recon",
+    "reconstruction", "a_v_contrastive", "av_align", "audio_kd", "cls_head", "multimodal_contrastive",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("word", AUXILIARY)
+def test_auxiliary_losses_are_no_heads_beside_others(word):
+    guess = guess_map([run(*both("", "audio", "video", word))])
+    assert set(guess.map.heads) == {"audio", "video", "joint"}
+    assert guess.map.heads["joint"].train == "train_loss"
+    assert any("were taken for parts of a loss" in text for text in guess.sentences)
+    assert f"'train_loss_{word}'" in guess.sentences[-1]
+    alone = guess_map([run(*both("", word))])
+    assert set(alone.map.heads) == {"joint"} and f"'train_loss_{word}'" in alone.sentences[-1]
+
+
+@pytest.mark.parametrize("word", AUXILIARY)
+def test_a_head_that_is_called_like_a_part_is_taken_where_there_is_no_other(word):
+    guess = guess_map([run(*both(word))])
+    assert list(guess.map.heads.values())[0].train == f"train_loss_{word}"
+    assert len(guess.map.heads) == 1
+    assert any("is called like a part of a loss; it was taken for a head" in t for t in guess.sentences)  # fmt: skip
+    # a joint loss that lacks a validation is no head either
+    assert len(guess_map([run("train_total_loss", *both(word))]).map.heads) == 1
+
+
+def test_of_several_parts_alone_none_is_taken():
+    with pytest.raises(LogError, match="are parts of a loss") as caught:
+        guess_map([run(*both("cls", "contrastive"))])
+    assert "name them in a map" in str(caught.value)
+
+
+def test_a_task_beside_a_modality_is_the_loss_of_its_head():
+    found, _ = heads(*both("", "audio_cls", "video_cls"))
+    assert found["audio"] == ("train_loss_audio_cls", "val_loss_audio_cls")
+    assert set(found) == {"audio", "video", "joint"}
+    found, _ = heads(*both("audio", "audio_cls", "audio_recon", "video_recon", "video_cls", "joint_cls"))  # fmt: skip
+    assert found == {
+        "audio": ("train_loss_audio", "val_loss_audio"),
+        "video": ("train_loss_video_cls", "val_loss_video_cls"),
+        "joint": ("train_loss_joint_cls", "val_loss_joint_cls"),
+    }
+    # the plain loss has no validation of its own: that of the same task belongs to the train loss
+    found, _ = heads("train_loss_audio", *both("audio_cls"), "val_loss_audio_recon")
+    assert found == {"audio": ("train_loss_audio_cls", "val_loss_audio_cls")}
+
+
+def test_copies_times_a_weight_are_no_heads():
+    found, _ = heads(*both("", "unscaled", "audio", "audio_unscaled"))
+    assert found == {
+        "audio": ("train_loss_audio", "val_loss_audio"), "joint": ("train_loss", "val_loss")
+    }  # fmt: skip
+    found, _ = heads(*both("audio_unscaled", "video_unscaled"))
+    assert set(found) == {"audio", "video"}
+
+
+@pytest.mark.parametrize(
+    "name", ["fusion_output", "head_joint", "ensemble", "multimodal", "multimodal_head", "ensemble_output", "joint_logits", "output_fusion", "late_fusion"]
+)  # fmt: skip
+def test_joint_heads_are_known_beside_words_that_name_none(name):
+    found, used = heads(*both("audio_output", "video_output", name))
+    assert set(found) == {"audio", "video", "joint"} and used.joint_head == "joint"
+    assert found["joint"] == (f"train_loss_{name}", f"val_loss_{name}")
+    keras, _ = heads("audio_output_loss", f"{name}_loss", "val_audio_output_loss", f"val_{name}_loss")  # fmt: skip
+    assert keras["joint"] == (f"{name}_loss", f"val_{name}_loss") and "audio" in keras
+
+
+def test_words_that_name_no_head_are_dropped_where_heads_stay_apart():
+    found, _ = heads("main/loss", "main/loss_audio", "validation/main/loss", "validation/main/loss_audio")  # fmt: skip
+    assert found == {
+        "audio": ("main/loss_audio", "validation/main/loss_audio"),
+        "joint": ("main/loss", "validation/main/loss"),
+    }
+    assert set(heads(*both("head_1", "head_2"))[0]) == {"head_1", "head_2"}
+    assert set(heads(*both("audio", "uni_audio"))[0]) == {"audio", "uni_audio"}
+    assert set(heads(*both("head", "output"))[0]) == {"head", "output"}
+    assert set(heads(*both("late_ct", "early_ct"))[0]) == {"late_ct", "early_ct"}
+    assert heads(*both("late_fusion", "early_fusion"))[1].joint_head is None
+
+
+@pytest.mark.parametrize("name", ["contrast", "t1_contrast", "clip", "mask", "depth", "flow", "cycle", "text_bert"])  # fmt: skip
+def test_modalities_whose_names_are_near_those_of_parts_stay(name):
+    found, _ = heads(*both("", name, "audio"))
+    assert set(found) == {name, "audio", "joint"}
+
+
+@pytest.mark.parametrize("unit", [" [nats]", " (bits)", " [%]", " [kcal/mol]", "[nats]"])
+def test_units_are_no_heads(unit):
+    found, _ = heads(*(name + unit for name in both("", "audio")))
+    assert set(found) == {"audio", "joint"}
+    found, _ = heads(*(f"{name}[{head}]" for head in ("audio", "text") for name in both("")))
+    assert set(found) == {"audio", "text"}
+
+
+def test_series_that_are_made_of_losses_are_told():
+    guess = guess_map([run(*both("", "audio"), "best_val_loss", "train_loss_smoothed", "best_acc")])
+    assert set(guess.map.heads) == {"audio", "joint"}
+    told = [text for text in guess.sentences if "made of other losses" in text]
+    assert told == ["'best_val_loss', 'train_loss_smoothed' are made of other losses (best, smoothed): left out."]  # fmt: skip
+    assert not any("made of" in text for text in guess_map([run(*both(""))]).sentences)
+
+
 def test_a_cross_entropy_is_no_part():
     found, _ = heads("train_audio_cross_entropy", "val_audio_cross_entropy")
     assert set(found) == {"audio"}

@@ -527,3 +527,93 @@ def test_what_a_trainer_logs_each_epoch_is_an_average():
     lightning = Run("r", "Lightning CSV", (), found.series)
     (flag,) = align(lightning, names).flags
     assert flag.kind == "window" and "probably" in flag.text
+
+
+def shifted(first_train, first_held, names=("a", "joint"), n=12, held=None):
+    found = {}
+    for k, name in enumerate(names):
+        fall = np.exp(-np.arange(n) / (3 + k))
+        found[f"t_{name}"] = series(fall, epoch=first_train + np.arange(n))
+        found[f"v_{name}"] = series(fall + 0.1, epoch=first_held + np.arange(n))
+    return align(run(**found), heads(*names))
+
+
+def test_epochs_that_are_shifted_by_one_are_told_and_not_moved():
+    losses = shifted(0, 1)
+    (flag,) = [f for f in losses.flags if f.kind == "shifted"]
+    assert flag.head is None and not flag.unusable
+    assert "epochs 0 to 11" in flag.text and "1 to 12" in flag.text
+    assert "counted from 0 and from 1" in flag.text and "the epoch after it" in flag.text
+    assert losses.at.tolist() == list(range(1, 12))
+    assert losses.train[0] == pytest.approx(np.exp(-np.arange(1, 12) / 3))
+    assert "the epoch before it" in next(f.text for f in shifted(1, 0).flags if f.kind == "shifted")
+
+
+@pytest.mark.parametrize(
+    ("trained", "held"),
+    [
+        (np.arange(12), np.arange(12)), (np.arange(1, 13), np.arange(13)), (np.arange(12), np.arange(2, 14)), (np.arange(12), np.arange(1, 12)),
+        (np.arange(0, 60, 5), np.arange(5, 65, 5)), (np.arange(0, 60, 5), np.arange(1, 61, 5)), ([0], [1]),
+    ],
+)  # fmt: skip
+def test_other_epochs_are_not_called_shifted(trained, held):
+    found = run(
+        t=series(np.linspace(2, 1, len(trained)), epoch=trained),
+        v=series(np.linspace(2, 1, len(held)), epoch=held),
+    )
+    assert "shifted" not in kinds(align(found, JOINT))
+
+
+def test_a_shift_is_told_of_the_heads_that_have_it():
+    found = curves(a=(FALL, FALL + 0.1), b=(FALL, FALL + 0.1), c=(FALL, FALL + 0.1))
+    for name in "bc":
+        found[f"v_{name}"] = found[f"v_{name}"]._replace(epoch=np.arange(1, T + 1.0))
+    losses = align(run(**found), heads("a", "b", "c"))
+    (flag,) = [f for f in losses.flags if f.kind == "shifted"]
+    assert flag.head is None and "of 'b', 'c' are of epochs" in flag.text
+    broken = found | {
+        "v_c": found["v_b"]._replace(value=np.where(np.arange(T) == 3, np.nan, FALL)),
+        "v_b": found["v_a"],
+    }
+    (flag,) = [f for f in align(run(**broken), heads("a", "b", "c")).flags if f.kind == "shifted"]
+    assert flag.head == "c"
+
+
+def unalike(seed, K, trained, *, n=25, noise=0.01, weights=None):
+    """Independent heads that begin at chance, or well trained; with weights, the joint losses are sums."""
+    rng = np.random.default_rng(seed)
+    at, pairs = np.arange(n), {}
+    for name in ("a", "b", "joint"):
+        begin, end = (0.6, 0.4) if name in trained else (np.log(K), rng.uniform(0.1, 0.6))
+        tau = rng.uniform(2, 9)
+        train = end + (begin - end) * np.exp(-(at + 0.5) / tau)
+        held = end + 0.1 + (begin - end) * np.exp(-(at + 1) / tau)
+        pairs[name] = [loss * (1 + noise * rng.normal(size=n)) for loss in (train, held)]
+    if weights is not None:
+        sums = [sum(w * pairs[name][i] for name, w in zip(("a", "b", "joint"), weights, strict=True)) for i in (0, 1)]  # fmt: skip
+        pairs["joint"] = [loss * (1 + noise * rng.normal(size=n)) for loss in sums]
+    return align(run(**curves(**pairs)), heads("a", "b", "joint"))
+
+
+@pytest.mark.parametrize("trained", [(), ("a",), ("a", "b"), ("joint",)])
+@pytest.mark.parametrize("n", [8, 25])
+def test_a_joint_head_that_learns_slowly_beside_trained_ones_is_no_sum(trained, n):
+    for seed in range(25):
+        for K in (10, 101):
+            assert "sum" not in kinds(unalike(seed, K, trained, n=n))
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 1), (1, 1, 0.5), (1, 1, 0)])
+@pytest.mark.parametrize("trained", [(), ("a",), ("joint",)])
+def test_sums_in_both_are_known_by_their_size(weights, trained):
+    found = [unalike(seed, 10, trained, weights=weights) for seed in range(20)]
+    assert sum("sum" in kinds(losses) for losses in found) >= 18
+    assert not any(losses.unusable for losses in found)
+
+
+def test_a_train_loss_above_may_be_an_average_too():
+    (rough,) = flagged(1.3 * FALL + 0.2, FALL + 0.1).flags
+    level = np.linspace(2.0, 1.5, T)
+    (early,) = flagged(1.5 * level, np.where(np.arange(T) < 8, 1, 1.6) * level).flags
+    assert rough.kind == early.kind == "training mode"
+    assert "a running one" in rough.text and "a running one" in early.text
