@@ -18,7 +18,7 @@ from mmaudit.evidence.readers.base import (
     listed,
     said,
 )
-from mmaudit.evidence.readers.csv_file import CSVReader
+from mmaudit.evidence.readers.csv_file import CSVReader, first_names, is_number
 from mmaudit.evidence.readers.folder import log_files, read_folder
 from mmaudit.evidence.readers.heads import join_heads
 from mmaudit.evidence.readers.huggingface import HuggingFaceReader
@@ -30,7 +30,7 @@ from mmaudit.evidence.readers.mlflow import MLflowReader
 from mmaudit.evidence.readers.resuming import join_resumed
 from mmaudit.evidence.readers.several import read_each, with_notes
 from mmaudit.evidence.readers.tensorboard import TensorBoardReader
-from mmaudit.evidence.readers.text_file import in_utf8, is_text
+from mmaudit.evidence.readers.text_file import in_utf8, is_text, why_no_text
 from mmaudit.evidence.readers.wandb import WandbReader
 from mmaudit.exceptions import LogError
 
@@ -187,11 +187,23 @@ def _known(path: Path, readers: Iterable[Reader] = READERS.values()) -> Reader:
     if "tfevents" in path.name:
         raise LogError(f"{said(path.name)} is damaged: it does not begin as an event file does.")
     if not is_text(head):
-        raise LogError(
-            f"{said(path.name)} is no text in UTF-8, and no event file or database of MLflow; the logs that are known: {formats}."
-        )
+        known = f"What is known: {formats}." if why_no_text("", head).endswith("UTF-8.") else ""
+        raise LogError(f"{why_no_text(path.name, head)} {known}".rstrip())
     raise LogError(
-        f"{said(path.name)}: this file is no log that is known ({formats}); name its format with --format."
+        f"{said(path.name)}: this file is no log that is known ({formats}); {_advice(head)}"
+    )
+
+
+def _advice(head: bytes) -> str:
+    """What to do with a text that is no log: a table is one if its second line has as many cells, all numbers."""
+    lines = [line for line in head.splitlines() if line.strip()]
+    names = first_names(lines[0])
+    cells = first_names(lines[1]) if len(lines) > 1 else []
+    if len(names) == len(cells) > 1 and all(map(is_number, cells)):
+        return "if it is a table, name its format: --format csv."
+    return (
+        f"it begins with '{said(lines[0].decode('utf-8', 'replace'), 60)}'. What a training prints is not read: write its numbers as a table "
+        "(epoch,train_loss,val_loss) or as one JSON object a line."
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from mmaudit.evidence.readers.base import (
@@ -25,7 +26,7 @@ from mmaudit.evidence.readers.table import runs_of_frame
 from mmaudit.evidence.readers.text_file import in_utf8, text_bytes
 from mmaudit.exceptions import LogError, first_line
 
-__all__ = ["CSVReader", "TextTable", "first_names", "read_table"]
+__all__ = ["CSVReader", "TextTable", "first_names", "is_number", "read_table"]
 
 _LONGEST_HEADER = 2**20
 _LONGEST_LINE = 2**24
@@ -34,6 +35,8 @@ _NOT_FINITE = re.compile(
 )
 _COMMENTS = re.compile(rb"(?m)^[ \t]*#[^\n]*\n?")
 _DECIMAL_COMMA = re.compile(rb"(?:^|;)\s*-?\d+,\d+\s*(?:;|$)", re.MULTILINE)
+_COMMA_NUMBER = r"[-+]?\d+(?:,\d+)?(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)"
+_THOUSANDS = r"[-+]?[1-9]\d{0,2},\d{3}"
 _OF_TENSORBOARD = {"Wall time", "Step", "Value"}
 _EXPORTED = re.compile(r"(?:run-(?P<run>.+?)-)?tag-(?P<tag>.+)$")
 
@@ -59,6 +62,8 @@ class CSVReader:
         names = first_names(head)
         if not names or names[0].lstrip().startswith(("{", "[")):
             return False
+        if any(is_number(name.strip(" :;%[]()")) for name in names):
+            return path.suffix.lower() in (".csv", ".tsv")  # else a line that was printed
         return path.suffix.lower() in (".csv", ".tsv") or (
             len(names) > 1 and any(known_column(name) is not None for name in names)
         )
@@ -96,7 +101,7 @@ def _cells(line: bytes) -> list[str]:
 
 
 def read_table(path: Path) -> TextTable:
-    """Read a table of text: comma, semicolon, tab or blank between the cells, comments behind '#'.
+    """Read a table of text: comma, semicolon, tab, bar or blank between the cells, comments behind '#'.
 
     A row that a killed run left half written must not make the whole table unreadable, nor count as far as it goes: its last
     number may lack digits. It is left out, as are rows with too many cells and headers that a restarted run wrote again.
@@ -125,7 +130,7 @@ def read_table(path: Path) -> TextTable:
         raise LogError(
             f"{name} has more than {MOST_CELLS:,} cells, too many to read; give a part of it."
         )
-    if all(_is_number(cell) for cell in names):
+    if all(is_number(cell) for cell in names):
         raise LogError(
             f"{name} has no header: its first line is all numbers; write the names of the columns above it."
         )
@@ -134,6 +139,8 @@ def read_table(path: Path) -> TextTable:
     data = _without_torn_row(data, separator, len(names), notes, name)
     frame, more = _parsed(data, separator, name)
     notes += more
+    if separator != ";":
+        frame = _with_decimal_points(frame)
     written = None
     if _NOT_FINITE.search(data):
         cells, _ = _parsed(data, separator, name, dtype=str, keep_default_na=False)
@@ -185,6 +192,31 @@ def _parsed(
     return frame, notes
 
 
+def _with_decimal_points(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with numbers where its columns hold ``0,85``: in tables whose cells are not told apart by commas, or are quoted.
+
+    ``2,900`` may be the number 2900: a table all of whose commas stand so, or that has decimal points too, stays as it was written.
+    """
+    found: dict[str, pd.Series] = {}
+    sure = False
+    for name in frame.columns:
+        cells = frame[name]
+        if pd.api.types.is_numeric_dtype(cells):
+            values = cells.to_numpy(float)
+            if (np.isfinite(values) & (values != np.round(values))).any():
+                return frame
+            continue
+        if pd.api.types.infer_dtype(cells, skipna=True) != "string":
+            continue
+        words = cells.str.strip()
+        there = words.notna()
+        if words[there].str.fullmatch(_COMMA_NUMBER).all() and words[there].str.contains(",").any():
+            found[name] = pd.to_numeric(words.str.replace(",", "."), errors="coerce")
+            commas = words[there & words.str.contains(",", na=False)]
+            sure |= bool((~commas.str.fullmatch(_THOUSANDS)).any())
+    return frame.assign(**found) if sure else frame
+
+
 def _without_comments(data: bytes) -> bytes:
     """The table without lines that begin with '#'; where only such a line can be the header, it is."""
     if b"#" not in data:
@@ -196,7 +228,7 @@ def _without_comments(data: bytes) -> bytes:
         last = line.lstrip(b"# \t")
     first = _cells(rest.lstrip(b"\r\n").partition(b"\n")[0])
     rest = _COMMENTS.sub(b"", rest)
-    if last and first and all(_is_number(cell) for cell in first):
+    if last and first and all(is_number(cell) for cell in first):
         return last + b"\n" + rest
     return rest
 
@@ -238,7 +270,13 @@ def _exported(run: Run, path: Path) -> Run:
     )
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number.
+
+    Example:
+        >>> is_number("1e-3"), is_number("loss")
+        (True, False)
+    """
     try:
         float(cell)
     except ValueError:
@@ -251,4 +289,6 @@ def _separator(header: str) -> str | None:
     found = max(",\t;", key=header.count)
     if header.count(found):
         return found
+    if "|" in header.strip().strip("|") and not header.lstrip().startswith("|"):
+        return "|"
     return None if len(header.split()) > 1 else ","

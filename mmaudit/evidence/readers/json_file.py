@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mmaudit.evidence.readers.base import (
@@ -15,21 +14,19 @@ from mmaudit.evidence.readers.base import (
     MOST_COLUMNS,
     Columns,
     Run,
-    Series,
     check_points,
-    counted,
     flat_items,
-    known_column,
     said,
 )
+from mmaudit.evidence.readers.json_index import rows_by_index
+from mmaudit.evidence.readers.json_lists import is_series, lists_run
 from mmaudit.evidence.readers.jsonl import valid_names
-from mmaudit.evidence.readers.names import names_a_run, read_name, splits_in
+from mmaudit.evidence.readers.names import names_a_run, splits_in
 from mmaudit.evidence.readers.table import runs_of_frame
 from mmaudit.evidence.readers.text_file import in_utf8, read_document
 from mmaudit.exceptions import LogError
-from mmaudit.typing import FloatArray
 
-__all__ = ["JSONReader", "lists_run", "runs_of_rows"]
+__all__ = ["JSONReader", "runs_of_rows"]
 
 
 class JSONReader:
@@ -56,7 +53,7 @@ class JSONReader:
                 f"{said(path.name)}: expected a mapping of lists, a list of such mappings, or a list of rows."
             )
         flat = [valid_names(dict(flat_items(row))) for row in found]
-        if any(_is_series(value) for row in flat for value in row.values()):
+        if any(is_series(value) for row in flat for value in row.values()):
             runs = [lists_run(path, row, columns, at) for at, row in enumerate(flat)]
             runs = [replace(run, notes=(*notes, *run.notes)) for run in runs if run.series]
             if not runs:
@@ -100,47 +97,6 @@ def runs_of_rows(
     return runs_of_frame(path, form, frame, columns, written=marks, notes=notes)
 
 
-def lists_run(path: Path, row: Mapping[str, Any], columns: Columns, at: int) -> Run:
-    """The run that a mapping of lists describes; where no list of epochs or steps is beside them, points count as epochs."""
-    notes: list[str] = []
-    lists = {
-        name: _numbers(path, name, value, notes) for name, value in row.items() if _is_series(value)
-    }
-    notes += [
-        f"'{said(name)}' in {said(path.name)} holds what is no number: left out."
-        for name, value in row.items()
-        if isinstance(value, list) and value and name not in lists and read_name(name) is not None
-    ]
-    missing = sorted({c for c in (columns.step, columns.epoch) if c is not None} - set(lists))
-    if missing:
-        raise LogError(f"{said(path.name)} has no list '{said(missing[0])}'.")
-    named = {columns.step: "step", columns.epoch: "epoch"}
-    kinds = {name: named.get(name) or known_column(name) for name in lists}
-    series = {}
-    for name, value in lists.items():
-        if kinds[name] is not None:
-            continue
-        beside = {
-            kind: lists[other]
-            for other, kind in kinds.items()
-            if kind is not None and len(lists[other]) == len(value)
-        }
-        count = np.arange(len(value))
-        step = np.full(len(value), -1, np.int64)
-        if "step" in beside:
-            given = beside["step"]
-            good = np.isfinite(given) & (np.abs(given) < 2**53)
-            step = np.where(good, given, -1).astype(np.int64)
-        epoch = beside.get(
-            "epoch",
-            count.astype(np.float64) if "step" not in beside else np.full(len(value), np.nan),
-        )
-        series[name] = Series(step, epoch, value, count).counted()
-    title = row.get(columns.run or "run", row.get("name", row.get("seed", at)))
-    whose = said(str(title), 100) if isinstance(title, (str, int, float)) else str(at)
-    return Run(f"{path.stem} {whose}", "JSON", (path,), series, tuple(notes))
-
-
 def _rows(document: dict[str, Any]) -> list[Any]:
     """The rows of a mapping, or itself as one: lists of rows for each split or run are one list, with what each is of beside it."""
     lists = {
@@ -154,37 +110,11 @@ def _rows(document: dict[str, Any]) -> list[Any]:
         kind = "split" if all(splits_in(name) for name in lists) else "run"
         return [{kind: name, **row} for name, rows in lists.items() for row in rows]
     inner = {name: value for name, value in document.items() if isinstance(value, dict) and value}
-    if len(inner) > 1 and all(names_a_run(name) for name in inner):
+    several = len(inner) > 1 and all(names_a_run(name) for name in inner)
+    of_runs = {name: rows_by_index(value) for name, value in inner.items()} if several else {}
+    if of_runs and all(of_runs.values()):
+        return [{"run": name, **row} for name, rows in of_runs.items() for row in rows]
+    rows = rows_by_index(document)
+    if not rows and several:
         return [{"run": name, **value} for name, value in inner.items()]
-    return [document]
-
-
-def _numbers(path: Path, name: str, values: list[Any], notes: list[str]) -> FloatArray:
-    try:
-        return np.array([np.nan if v is None else v for v in values], np.float64)
-    except OverflowError:
-        found = np.array([_number(v) for v in values], np.float64)
-        huge = sum(
-            isinstance(v, int) and not np.isfinite(x) for v, x in zip(values, found, strict=True)
-        )
-        notes.append(
-            f"{counted(huge, 'number')} of '{said(name)}' in {said(path.name)} too large: taken for infinite."
-        )
-        return found
-
-
-def _number(value: Any) -> float:
-    try:
-        return np.nan if value is None else float(value)
-    except OverflowError:
-        return np.inf if value > 0 else -np.inf
-
-
-def _is_series(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) > 0
-        and all(
-            v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in value
-        )
-    )
+    return rows or [document]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +20,30 @@ from mmaudit.evidence.readers.base import (
     said,
 )
 from mmaudit.evidence.readers.cells import numbers
+from mmaudit.evidence.readers.epochs import with_epochs
 from mmaudit.evidence.readers.groups import group_names, texts, with_heads, with_split
 from mmaudit.evidence.readers.joining import join_splits
 from mmaudit.evidence.readers.names import read_name, split_of, splits_in
 from mmaudit.evidence.readers.places import Places
 from mmaudit.exceptions import LogError
+from mmaudit.typing import FloatArray, IntArray
 
 __all__ = ["runs_of_frame"]
 
 _NAMES = ("name", "metric", "tag", "key")
-_RUNS = ("run", "run_id", "run_name", "run_uuid", "fold", "seed", "trial", "repeat", "cv_fold")
+_RUNS = (
+    "run",
+    "run_id",
+    "run_name",
+    "run_uuid",
+    "fold",
+    "seed",
+    "trial",
+    "repeat",
+    "cv_fold",
+    "run.hash",
+    "run.name",
+)
 _VALUES = ("value", "values", "scalar")
 _UNNAMED = "Unnamed: "
 _MOST_RUNS = 10_000
@@ -91,6 +105,7 @@ def runs_of_frame(
             f"{said(path.name)}: column '{said(str(columns.run))}' has {len(uniques):,} values, too many to tell runs apart."
         )
     places = Places.of(frame, columns)
+    steps, epochs = _common_epochs(path, places, titles, said_of_it)
     tables: dict[str, dict[str, Series]] = {}
     used = np.zeros(len(frame), bool)
     for name in layout.values:
@@ -102,14 +117,12 @@ def runs_of_frame(
         codes, groups = layout.groups_of(name)
         for code, own in _by_code(rows, titles * len(groups) + codes):
             title, group = divmod(code, len(groups))
-            series = Series(places.step[own], places.epoch[own], value[own], order[own]).counted()
+            series = Series(steps[own], epochs[own], value[own], order[own]).counted()
             table = tables.setdefault(str(uniques[title]), {})
             called = groups[group] if layout.long else "/".join(filter(None, (groups[group], name)))
             table[_other(called, table)] = series
     if not tables:
-        raise LogError(
-            f"{said(path.name)} holds no numbers; it has {listed(names) or 'no columns'}."
-        )
+        raise LogError(_without_numbers(path, frame, measured))
     said_of_it += places.odd(path, used)
     first_seen = {str(title): at for at, title in enumerate(uniques)}
     told = columns.run is not None and not named_run
@@ -120,6 +133,45 @@ def runs_of_frame(
     check_points(path.name, runs)
     # TensorBoard's tables call the run of a split 'run/train'.
     return join_splits(runs, path.stem) if told and len(runs) > 1 else runs
+
+
+def _common_epochs(
+    path: Path, places: Places, titles: np.ndarray, notes: list[str]
+) -> tuple[IntArray, FloatArray]:
+    """Steps and epochs of the rows, where the steps of some runs are epochs in some rows."""
+    steps, epochs = places.step.copy(), places.epoch.copy()
+    if not ((steps >= 0) & np.isnan(epochs)).any():
+        return steps, epochs
+    number = 0
+    for _, own in _by_code(np.arange(len(titles)), titles):
+        found = with_epochs(steps[own], epochs[own])
+        steps[own], epochs[own] = found.step, found.epoch
+        number += found.rows
+    if number:
+        notes.append(
+            f"{counted(number, 'row')} of {said(path.name)} whose step is the number of the epoch before: counted as that epoch."
+        )
+    return steps, epochs
+
+
+def _without_numbers(path: Path, frame: pd.DataFrame, measured: list[str]) -> str:
+    """Why a table has no series: which of its cells are texts."""
+    names = list(frame.columns)
+    text = f"{said(path.name)} holds no numbers"
+    clocks = [n for n in names if n not in measured and np.isfinite(numbers(frame[n])).any()]
+    if clocks:
+        text += f" beside {listed(clocks, 3)}"
+    for name in measured:
+        cells = texts(frame[name])
+        digits = (
+            [cell for cell in cells if any(map(str.isdigit, cell))] if cells is not None else []
+        )
+        if digits:
+            return (
+                f"{text}: cells such as '{said(digits[0], 30)}' in '{said(name, 40)}' are texts; write plain numbers, such as 0.85. It has "
+                f"{listed(names)}."
+            )
+    return f"{text}; it has {listed(names) or 'no columns'}."
 
 
 class _Layout:
@@ -159,7 +211,10 @@ def _layout(
     label = columns.name or next(
         (n for n in _NAMES if n in free and texts(frame[n]) is not None), None
     )
-    held = columns.value or (next((n for n in _VALUES if n in free), None) if label else None)
+    value = columns.value or next((n for n in _VALUES if n in free), None)
+    if label is None and value is not None:
+        label = _names_of_losses(frame, [n for n in free if n != value], notes)
+    held = columns.value or (value if label else None)
     if label is not None and held is not None:
         if columns.split is None and "split" in free:
             split: str | None = "split"
@@ -171,6 +226,31 @@ def _layout(
     columns = with_heads(frame, with_split(frame, columns, free, notes), free, notes)
     values = [held] if held else [n for n in measured if n not in columns.named()]
     return _Layout(frame, values, columns.split, columns.name, False)
+
+
+def _names_of_losses(frame: pd.DataFrame, free: Sequence[str], notes: list[str]) -> str | None:
+    """The column that names what each row measures, beside one of values: the one with most names of losses in it."""
+    found = {name: values for name in free if (values := texts(frame[name])) is not None}
+    losses = {
+        name: sum(read_name(value) is not None for value in values)
+        for name, values in found.items()
+        if 0 < len(values) <= MOST_COLUMNS
+    }
+    best = max(losses, key=losses.__getitem__, default=None)
+    if best is None:
+        return None
+    shown = ", ".join(map(str, found[best][:4]))
+    if losses[best]:
+        notes.append(
+            f"Column '{said(best)}' was taken for names ({said(shown)}): series are called after it."
+        )
+        return best
+    others = [name for name in losses if not any(map(splits_in, found[name]))]
+    if others:
+        notes.append(
+            f"If '{said(others[0], 40)}' names what each row measures, say so: --columns name={said(others[0], 40)}."
+        )
+    return None
 
 
 def _cells(

@@ -10,7 +10,7 @@ from typing import Any
 from mmaudit.evidence.readers.base import check_size, counted, said
 from mmaudit.exceptions import LogError
 
-__all__ = ["in_utf8", "is_text", "parsed", "read_document", "text_bytes"]
+__all__ = ["in_utf8", "is_text", "parsed", "read_document", "text_bytes", "why_no_text"]
 
 _MARKS = (
     (codecs.BOM_UTF8, ""),
@@ -20,6 +20,14 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstandard",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+}
+_ZIP = b"PK\x03\x04"
 _AT_ONCE = 2**20
 _MOST_UNREADABLE = 0.1
 _MOST_DIGITS = 4000
@@ -50,6 +58,28 @@ def is_text(data: bytes) -> bool:
     return b"\0" not in data and _unreadable(data) <= _MOST_UNREADABLE * len(data)
 
 
+def why_no_text(name: str, data: bytes) -> str:
+    """A sentence on a file that is no text.
+
+    Args:
+        name: Of the file.
+        data: Its beginning.
+
+    Example:
+        >>> why_no_text("log.csv.gz", bytes([0x1F, 0x8B, 8]))
+        'log.csv.gz is compressed (gzip): unpack it, and give the file in it.'
+    """
+    packed = next((what for mark, what in _PACKED.items() if data.startswith(mark)), None)
+    if packed is not None:
+        return f"{said(name)} is compressed ({packed}): unpack it, and give the file in it."
+    if data.startswith(_ZIP):
+        return (
+            f"{said(name)} is a zip archive, as spreadsheets and files of NumPy and PyTorch are too: unpack it, or export its numbers as CSV "
+            "or JSON."
+        )
+    return f"{said(name)} is no text in UTF-8."
+
+
 def text_bytes(path: Path, notes: list[str] | None = None) -> bytes:
     """A text file whole, in UTF-8.
 
@@ -67,7 +97,7 @@ def text_bytes(path: Path, notes: list[str] | None = None) -> bytes:
         # A machine that lost its power leaves such a tail.
         notes.append(f"{said(path.name)} ends in zeros: left out.")
     if not is_text(whole):
-        raise LogError(f"{said(path.name)} is no text in UTF-8.")
+        raise LogError(why_no_text(path.name, whole))
     odd = _unreadable(whole)
     if odd and notes is not None:
         notes.append(

@@ -1,5 +1,10 @@
 """CSV and TSV logs of any layout: nothing is left out silently."""
 
+import bz2
+import gzip
+import lzma
+import os
+
 import numpy as np
 import pytest
 
@@ -114,6 +119,10 @@ def test_tensorboards_download_of_a_tag(tmp_path):
     ("text", "message"),
     [
         ("1,2,3\n4,5,6\n", "no header"),
+        (
+            "epoch,train_err\n0,90%\n",
+            "no numbers beside 'epoch': cells such as '90%' in 'train_err'",
+        ),
         ("epoch,train_loss\n", "no numbers"),
         (b"epoch,a\n1,\0\n", "no text"),
         (b"", "empty"),
@@ -149,3 +158,72 @@ def test_numbers_too_large(tmp_path):
     text = "epoch,train_loss\n0,1.0\n1,1e400\n2,-" + "9" * 500 + "\n"
     run = only(write(tmp_path / "a.csv", text))
     assert run.series["train_loss"].value.tolist() == [1, np.inf, -np.inf]
+
+
+@pytest.mark.parametrize(
+    ("separator", "quote"), [("\t", ""), ("|", ""), (",", '"'), (" | ", ""), (" ", "")]
+)
+def test_decimal_commas_between_other_signs(tmp_path, separator, quote):
+    rows = csv_text().strip().split("\n")
+    lines = [rows[0].replace(",", separator)]
+    for row in rows[1:]:
+        cells = row.split(",")
+        cells = [f"{quote}{cell.replace('.', ',')}{quote}" for cell in cells]
+        lines.append(separator.join(cells))
+    run = only(write(tmp_path / "a.csv", "\n".join(lines) + "\n"))
+    found = {name.strip(): series for name, series in run.series.items()}
+    np.testing.assert_allclose(found["train_loss"].value, TRAIN)
+    np.testing.assert_allclose(found["val_loss"].value, VALIDATION)
+
+
+@pytest.mark.parametrize(
+    "rows", ["0\t2,900\t1,800\n1\t1,750\t1,700\n", "0\t2,90\t1.5\n1\t1,75\t1.7\n"]
+)
+def test_commas_that_may_be_thousands_are_no_decimals(tmp_path, rows):
+    path = write(tmp_path / "a.tsv", "epoch\ttrain_loss\tval_loss\n" + rows)
+    try:
+        assert "train_loss" not in only(path).series
+    except LogError as error:
+        assert "cells such as '2,900' in 'train_loss' are texts" in str(error)
+
+
+def test_a_table_with_bars(tmp_path):
+    run = only(write(tmp_path / "a.txt", csv_text("|")))
+    np.testing.assert_allclose(run.series["train_loss"].value, TRAIN)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Epoch 0: Train loss 2.2986 | Val loss 2.3758 acc 55.2%\n" * 3,
+        "Epoch 0: train 2.2986 val 2.3758\n" * 3,
+        "epoch: 1, lr: 1.00e-03 - train loss: 2.30 - valid loss: 2.37, valid ER: 1.20e-01\n" * 3,
+        "2023-01-01 10:00:00 | INFO | train | {'loss': '2.3'}\n" * 3,
+    ],
+)
+def test_printed_lines_are_no_table(tmp_path, text):
+    with pytest.raises(LogError, match="What a training prints is not read") as error:
+        only(write(tmp_path / "a.log", text))
+    assert "--format" not in str(error.value) and text[:10] in str(error.value)
+
+
+def test_a_table_of_unknown_columns_may_be_named(tmp_path):
+    path = write(tmp_path / "a.dat", "a b\n1 2\n3 4\n")
+    with pytest.raises(LogError, match="--format csv"):
+        only(path)
+    assert set(only(path, form="csv").series) == {"a", "b"}
+
+
+@pytest.mark.parametrize("form", [None, "csv"])
+@pytest.mark.parametrize(
+    ("pack", "told"),
+    [
+        (gzip.compress, r"compressed \(gzip\): unpack"),
+        (bz2.compress, r"compressed \(bzip2\): unpack"),
+        (lzma.compress, r"compressed \(xz\): unpack"),
+        (lambda data: b"PK\x03\x04" + os.urandom(200), "a zip archive"),
+    ],
+)
+def test_compressed(tmp_path, form, pack, told):
+    with pytest.raises(LogError, match=told):
+        only(write(tmp_path / "a.csv.packed", pack(csv_text().encode() * 20)), form=form)

@@ -145,7 +145,9 @@ def test_no_log_in_it(tmp_path):
 
 
 def test_known_formats_come_first_and_what_is_not_read_is_told(tmp_path):
-    write(tmp_path / "metrics.csv", "epoch,step,train_loss,val_loss\n0,1,2,3\n1,2,2,3\n")
+    write(
+        tmp_path / "metrics.csv", "epoch,step,train_loss,val_loss\n0,1,2,\n0,1,,3\n1,2,2,\n1,2,,3\n"
+    )
     write(tmp_path / "other.csv", csv_text())
     (run,) = read_runs(tmp_path)
     assert run.format == "Lightning CSV" and "'other.csv'" in run.notes[-1]

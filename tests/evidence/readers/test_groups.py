@@ -248,3 +248,42 @@ def test_a_short_name_of_the_validation_split(tmp_path):
         write(tmp_path / f"log_{split}.csv", text)
     run = only(tmp_path)
     assert guess_map([run]).map.heads["joint"].validation.endswith("va/loss")
+
+
+LONG = [
+    (split, name, e)
+    for name in ("loss", "loss_audio")
+    for split in ("train", "val")
+    for e in range(4)
+]
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("epoch,variable,value", "{e},{split}_{name},{e}.5"),
+        ("run.hash,metric.name,context.subset,step,epoch,value", "a1,{name},{split},{e},{e},{e}.5"),
+        ("epoch,what,split,value", "{e},{name},{split},{e}.5"),
+    ],
+)
+def test_a_column_of_names_of_losses_is_known_by_what_it_holds(tmp_path, header, row):
+    lines = [header, *(row.format(split=s, name=n, e=e) for s, n, e in LONG)]
+    run = only(write(tmp_path / "metrics.csv", "\n".join(lines) + "\n"))
+    assert len(run.series) == 4 and any("was taken for names" in note for note in run.notes)
+    assert set(guess_map([run]).map.heads) == {"audio", "joint"}
+
+
+def test_a_column_that_may_hold_names_is_told(tmp_path):
+    text = "epoch,what,value\n" + "".join(f"{e},{w},{e}.5\n" for e in range(3) for w in "ab")
+    run = only(write(tmp_path / "a.csv", text))
+    assert run.notes == ("If 'what' names what each row measures, say so: --columns name=what.",)
+    assert set(only(tmp_path / "a.csv", columns=Columns(name="what")).series) == {"a", "b"}
+    with pytest.raises(LogError, match="--columns name=what"):
+        guess_map([run])
+
+
+def test_runs_of_aim_are_told_apart(tmp_path):
+    text = "run.hash,metric.name,epoch,value\n" + "".join(
+        f"{h},{n},{e},{e}.5\n" for h in "xy" for n in ("train_loss", "val_loss") for e in range(3)
+    )
+    assert [run.title for run in read_runs(write(tmp_path / "a.csv", text))] == ["x", "y"]

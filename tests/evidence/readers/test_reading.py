@@ -97,7 +97,9 @@ def test_titles_differ(tmp_path):
 
 
 def test_a_folder_of_two_formats_says_so(tmp_path):
-    write(tmp_path / "metrics.csv", "epoch,step,train_loss,val_loss\n0,1,2,3\n1,2,2,3\n")
+    write(
+        tmp_path / "metrics.csv", "epoch,step,train_loss,val_loss\n0,1,2,\n0,1,,3\n1,2,2,\n1,2,,3\n"
+    )
     write(tmp_path / "history.jsonl", json_lines([{"epoch": 0, "loss": 1.0}] * 2))
     (run,) = read_runs(tmp_path)
     assert run.format == "Lightning CSV" and "other formats too (jsonl)" in run.notes[-1]
