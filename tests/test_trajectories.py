@@ -138,7 +138,7 @@ def test_no_overfitting_is_good(tmp_path):
     path.write_text(log_text(heads=(), columns=columns))
     report = ogr(path)
     assert [f.rule for f in report.findings if f.level == "good"] == ["no overfitting"]
-    assert "does not overfit" in onset(report, "a").undefined
+    assert "no overfitting was found" in onset(report, "a").undefined
 
 
 def test_joint_against_the_best_single_head(tmp_path):

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["trajectory"]
 
+_LONGEST_NAME = 24
+_NUMBER = 8
+_BETWEEN = 2
+
 
 def trajectory(
     audit_file: Annotated[
@@ -96,7 +100,8 @@ def trajectory(
     named = _heads(heads or [])
     keys = measure_keys(measures)
     device = known_device(device)
-    with resumable_in(out), show_progress(quiet=quiet or rank() > 0) as progress, owners_code():
+    shown = show_progress(quiet=quiet or rank() > 0, series=True)
+    with resumable_in(out), shown as progress, owners_code():
         from mmaudit.following import trajectory as run
 
         chosen: dict[str, Any] = {} if keys is None else {"measures": keys}
@@ -132,19 +137,31 @@ def _heads(given: list[str]) -> dict[str, str]:
 
 
 def _print_losses(losses: pd.DataFrame) -> None:
-    """A line for each checkpoint: train and held-out loss of every head."""
+    """Train and held-out loss of every head: a line for each checkpoint, or for each head of it where that does not fit."""
     from rich.markup import escape
     from rich.table import Table
 
+    from mmaudit.report.labels import shorten
+
     heads, splits = list(dict.fromkeys(losses["head"])), list(dict.fromkeys(losses["split"]))
+    names = {head: escape(shorten(str(head), _LONGEST_NAME)) for head in heads}
+    console = results_console(tables=True)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("checkpoint")
-    for head in heads:
-        for split in splits:
-            table.add_column(escape(f"{head} {split}"), justify="right")
+    table.add_column("checkpoint", overflow="fold")
+    # A header wraps between its words; within one it would break.
+    columns = [max([_NUMBER, *map(len, (names[h], s))]) + _BETWEEN for h in heads for s in splits]
+    wide = _LONGEST_NAME + sum(columns) <= console.width
+    if not wide:
+        table.add_column("head", overflow="fold")
+    for text in [f"{names[h]} {s}" for h in heads for s in splits] if wide else splits:
+        table.add_column(text, justify="right")
     for name, rows in losses.groupby("checkpoint", sort=False):
         held = rows.set_index(["head", "split"])["loss"]
-        table.add_row(
-            escape(str(name)), *(f"{held[head, split]:.4g}" for head in heads for split in splits)
-        )
-    results_console(tables=True).print(table)
+        shown = escape(str(name))
+        if wide:
+            table.add_row(shown, *(f"{held[h, s]:.4g}" for h in heads for s in splits))
+            continue
+        for place, head in enumerate(heads):
+            values = (f"{held[head, split]:.4g}" for split in splits)
+            table.add_row("" if place else shown, names[head], *values)
+    console.print(table)

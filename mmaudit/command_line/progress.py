@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -20,7 +21,7 @@ from rich.progress import (
 from mmaudit.command_line.ending import say
 from mmaudit.report.numbers import count, duration, percent
 
-__all__ = ["PlainLines", "show_progress"]
+__all__ = ["PlainLines", "SeriesLines", "show_progress"]
 
 
 class Report(Protocol):
@@ -33,14 +34,18 @@ class Report(Protocol):
 _LEAST_SECONDS = 2.0
 _LEAST_SHARE = 0.1
 _SIGN_OF_LIFE = 60.0
+_OF_SERIES = re.compile(
+    r"(?P<name>.*) \((?P<part>[^()]*), (?P<nth>\d+) of (?P<all>\d+)\)", re.DOTALL
+)
 
 
 @contextlib.contextmanager
-def show_progress(*, quiet: bool = False) -> Iterator[Report]:
+def show_progress(*, quiet: bool = False, series: bool = False) -> Iterator[Report]:
     """Show progress on stderr while the block runs.
 
     Args:
         quiet: Show nothing.
+        series: Stages are parts of checkpoints, ``epoch=3 (train, 4 of 20)``: a log gets a line for each checkpoint.
 
     Yields:
         What is to be told how far things are.
@@ -51,6 +56,10 @@ def show_progress(*, quiet: bool = False) -> Iterator[Report]:
     elif console.is_terminal and not console.is_dumb_terminal:
         with _Bar(console) as bar:
             yield bar
+    elif series:
+        lines = SeriesLines(say)
+        yield lines
+        lines.finish()
     else:
         yield PlainLines(say)
 
@@ -97,6 +106,52 @@ class PlainLines:
         return line
 
 
+class SeriesLines:
+    """Progress of a series for logs: a line for each finished checkpoint; before that one a minute, as a sign of life.
+
+    Args:
+        write: Takes a line.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._write, self._clock = write, clock
+        self._other = PlainLines(write, clock)
+        self._at: tuple[str, int, int] | None = None
+        self._began, self._last, self._finished = clock(), clock(), 0
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """Told how far a stage is; a stage of another checkpoint says that the one before is finished."""
+        found = _OF_SERIES.fullmatch(stage)
+        if found is None:
+            self._other(stage, done, total)
+            return
+        at = found["name"], int(found["nth"]), int(found["all"])
+        if at != self._at:
+            self.finish()
+            self._at = at
+        now = self._clock()
+        if now - self._last >= _SIGN_OF_LIFE:
+            self._last = now
+            share = f" of {count(total)} samples ({percent(done / total)})" if total else " samples"
+            self._write(f"{_nth(at)}, {found['part']}: {count(done)}{share}")
+
+    def finish(self) -> None:
+        """Tell of the checkpoint that was last worked on; called when there is nothing to come."""
+        if self._at is None:
+            return
+        now = self._clock()
+        self._last, self._finished = now, self._finished + 1
+        left = self._at[2] - self._at[1]
+        line = f"{_nth(self._at)} done"
+        if left:
+            line += f", about {duration(left * (now - self._began) / self._finished)} left"
+        self._at = None
+        self._write(line)
+
+
 class _Bar:
     """Progress for people who watch; it leaves nothing behind."""
 
@@ -138,6 +193,11 @@ class _Bar:
             self._task = self._progress.add_task(stage, total=total, completed=done, share=share)
         else:
             self._progress.update(self._task, completed=done, total=total, share=share)
+
+
+def _nth(at: tuple[str, int, int]) -> str:
+    name, number, every = at
+    return f"Checkpoint {count(number)} of {count(every)}: {name}"
 
 
 def _unit(stage: str) -> str:

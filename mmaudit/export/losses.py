@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mmaudit.export.joined_flags import join_flags, join_texts
 from mmaudit.export.markdown import escaped, statement_lines, table_lines
 from mmaudit.export.opened import Opened
 from mmaudit.figures.base import cell
@@ -16,13 +17,15 @@ from mmaudit.figures.learning_speed import updates_cell
 from mmaudit.findings.overfitting import FEWEST_FOR_A_TURN
 from mmaudit.report.labels import clean, shorten
 from mmaudit.report.last_speeds import LastSpeeds, last_speeds
+from mmaudit.report.loss_outcomes import numbers_apart
 from mmaudit.report.loss_record import ALL_RUNS, WHOLE, LossRecord
 from mmaudit.report.numbers import count, short_count, with_interval
-from mmaudit.report.schema import Estimate, Finding
+from mmaudit.report.schema import Estimate, Finding, LabelledEstimate
 from mmaudit.report.statements import MARKS, Statement, about_labels
 
 __all__ = [
     "LOSS_EVIDENCE",
+    "UNSEEN",
     "LossOverview",
     "loss_overview",
     "losses_markdown",
@@ -45,8 +48,12 @@ _SHOWN = (
 _MOST_FINDINGS = 12
 _MOST_WARNINGS = 8
 _MOST_NOTES = 12
+_MOST_CONDITIONS = 4
 _MOST_HEADS = 40
 _MOST_EVIDENCE = 50
+_MOST_DIGITS = 4
+_BETWEEN = 3
+_LEAST_NAME = 8
 _TEXT = 400
 _LEVELS = {
     "problem": "bold red",
@@ -54,6 +61,17 @@ _LEVELS = {
     "information": "bold",
     "good": "bold green",
 }
+
+
+_CHECKED = (
+    "Nothing was found against comparing the losses; looked for were sums of the logged losses, unlike scales, values that are not finite, "
+    "gaps, restarts, order and too few checkpoints."
+)
+UNSEEN = (
+    "What the numbers cannot show: a train loss that is a weighted average of several losses, or one measured on augmented data or with "
+    "dropout."
+)
+"""Said where there are no warnings: a check that found nothing is no proof."""
 
 
 class SpeedOverview(NamedTuple):
@@ -81,16 +99,24 @@ class LossOverview(NamedTuple):
     """How heads were guessed, and what was left out."""
     speeds: SpeedOverview | None = None
     """Where the learning speeds end, where norms were recorded."""
+    calm: str = UNSEEN
+    """Said where there are no warnings: what was looked for, and what no look at the numbers finds."""
 
 
 def loss_overview(record: LossRecord) -> LossOverview:
     """Collect the first screen of a record of losses."""
-    rows = [_row(record, head) for head in record.heads[:_MOST_HEADS]]
+    ratios, weights = _ratios(record), _weights(record)
+    rows = [_row(record, head, ratios, weights) for head in record.heads[:_MOST_HEADS]]
     if len(record.heads) > _MOST_HEADS:
         rest = len(record.heads) - _MOST_HEADS
         rows.append((f"and {rest} more, all in the record", *("–" for _ in rows[0][1:])))
     warnings = [
-        *(f.text for f in record.flags if not f.unusable and f.kind != "diverged"),
+        *(
+            flag.text
+            for flag in join_flags(
+                f for f in record.flags if not f.unusable and f.kind != "diverged"
+            )
+        ),
         *_warned(record),
     ]
     return LossOverview(
@@ -108,8 +134,10 @@ def loss_overview(record: LossRecord) -> LossOverview:
         ),
         rows=tuple(rows),
         warnings=_bounded(warnings, _MOST_WARNINGS),
-        notes=_bounded([*record.guessed, *record.notes], _MOST_NOTES),
+        notes=_bounded([*record.guessed, *join_texts(record.notes)], _MOST_NOTES),
         speeds=_speeds(record),
+        # Flags that make a head unusable are findings rather than warnings, and speak against comparing it.
+        calm=UNSEEN if record.flags else f"{_CHECKED} {UNSEEN}",
     )
 
 
@@ -138,12 +166,7 @@ def print_losses(record: LossRecord, console: Console) -> None:
             _print_labelled(console, "  ", text, "dim")
     if overview.findings:
         console.print()
-    table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold", pad_edge=True)
-    for place, header in enumerate((overview.headers[0], *_SHORT_HEADERS)):
-        table.add_column(header, overflow="fold", min_width=6 if place else 8)
-    for row in overview.rows:
-        # A table of point values fits into 80 columns; the intervals are in the findings and the files.
-        table.add_row(*(Text(_short(text) if i else text) for i, text in enumerate(row)))
+    table = _heads_table(overview, console.width)
     console.print(table)
     console.print()
     if overview.speeds is not None:
@@ -151,6 +174,8 @@ def print_losses(record: LossRecord, console: Console) -> None:
         console.print()
     for text in overview.warnings:
         _print_labelled(console, "! ", text, "bold yellow")
+    if not overview.warnings:
+        _print_labelled(console, "i ", overview.calm, "dim")
     for text in overview.notes:
         _print_labelled(console, "i ", text, "dim")
 
@@ -167,7 +192,8 @@ def losses_markdown(record: LossRecord) -> str:
         lines += ["", "## Learning speed", "", escaped(overview.speeds.text)]
         if overview.speeds.rows:
             lines += ["", *table_lines(overview.speeds.headers, overview.speeds.rows)]
-    for heading, texts in (("Doubts", overview.warnings), ("Notes", overview.notes)):
+    doubts = overview.warnings or (overview.calm,)
+    for heading, texts in (("Doubts", doubts), ("Notes", overview.notes)):
         if texts:
             lines += ["", f"## {heading}", "", *(f"- {escaped(text)}" for text in texts)]
     opened = opened_losses(record)
@@ -220,23 +246,65 @@ def _steps(record: LossRecord) -> tuple[tuple[str, tuple[str, ...]], ...]:
     )
 
 
-def _row(record: LossRecord, head: str) -> tuple[str, ...]:
+def _heads_table(overview: LossOverview, width: int) -> Table:
+    """Point values of all heads; the intervals are in the findings and the files, so that it fits into 80 columns."""
+    cells = [[text if i == 0 else _short(text) for i, text in enumerate(r)] for r in overview.rows]
+    # Other columns give way as far as their longest word, so that names need not.
+    least = [
+        max(cell_len(word) for text in column for word in (text.split() or [""]))
+        for column in zip(_SHORT_HEADERS, *(row[1:] for row in cells), strict=True)
+    ]
+    room = width - sum(least) - _BETWEEN * (1 + len(least))
+    names = [row[0] for row in cells]
+    widest = max([cell_len("Head"), *(cell_len(text) for text in names[:_MOST_HEADS])])
+    wanted = max(min(widest, room), _LEAST_NAME)
+    cut = [shorten(text, wanted) if cell_len(text) > wanted else text for text in names]
+    if len(set(cut)) == len(set(names)):
+        names = [*cut[:_MOST_HEADS], *names[_MOST_HEADS:]]
+    table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold", pad_edge=True)
+    table.add_column("Head", overflow="fold", width=wanted)
+    for header, smallest in zip(_SHORT_HEADERS, least, strict=True):
+        table.add_column(header, overflow="fold", min_width=min(smallest, 6))
+    for name, row in zip(names, cells, strict=True):
+        table.add_row(Text(name), *(Text(text) for text in row[1:]))
+    return table
+
+
+def _row(
+    record: LossRecord, head: str, ratios: dict[str, str], weights: dict[str, str]
+) -> tuple[str, ...]:
     found = {
         row.labels["quantity"]: row.estimate
         for row in record.rows("overfitting", head=head, run=ALL_RUNS)
     }
-    weights = record.rows("blend_weights", head=head, run=ALL_RUNS, window=WHOLE, quantity="weight")
     onset = found.get("first overfitting")
-    usable = head not in record.unusable
     return (
         shorten(head, 40),
         _placed(found.get("best checkpoint")),
         cell(found.get("validation at best"), 3),
         _onset(record, head, onset),
         cell(found.get("rise after best")),
-        cell(found.get("OGR")) if usable else "not comparable",
-        cell(weights[0].estimate) if weights else "–",
+        ratios.get(head, "–") if head not in record.unusable else "not comparable",
+        weights.get(head, "–"),
     )
+
+
+def _ratios(record: LossRecord) -> dict[str, str]:
+    """Head -> its OGR, with the digits that set the heads apart; those that cannot be compared need none."""
+    found = record.rows("overfitting", run=ALL_RUNS, quantity="OGR")
+    return _column([row for row in found if row.labels["head"] not in record.unusable])
+
+
+def _weights(record: LossRecord) -> dict[str, str]:
+    return _column(record.rows("blend_weights", run=ALL_RUNS, window=WHOLE, quantity="weight"))
+
+
+def _column(rows: list[LabelledEstimate]) -> dict[str, str]:
+    written = numbers_apart([row.estimate for row in rows], most=_MOST_DIGITS)
+    return {
+        row.labels["head"]: text + (" !" if row.estimate.warning else "")
+        for row, text in zip(rows, written, strict=True)
+    }
 
 
 def _speeds(record: LossRecord) -> SpeedOverview | None:
@@ -277,7 +345,7 @@ def _onset(record: LossRecord, head: str, onset: Estimate | None) -> str:
     checkpoints = max(len(run.of_head(head)[0]) for run in record.runs)
     if head in record.unusable or checkpoints < FEWEST_FOR_A_TURN:
         return "–"
-    return _placed(onset) if onset is not None and onset.value is not None else "never"
+    return _placed(onset) if onset is not None and onset.value is not None else "not found"
 
 
 def _warned(record: LossRecord) -> list[str]:
@@ -360,7 +428,9 @@ def _opened(finding: Finding) -> Opened:
             for row in shown
         ),
         more=len(finding.evidence) - len(shown),
-        conditions=tuple(shorten(text, _TEXT) for text in finding.conditions),
+        conditions=tuple(
+            shorten(text, _TEXT) for text in join_texts(finding.conditions)[:_MOST_CONDITIONS]
+        ),
         missing=tuple(shorten(text, _TEXT) for text in finding.missing),
         remedies=(),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from mmaudit.export.joined_flags import join_flags
 from mmaudit.export.losses import LOSS_EVIDENCE, loss_overview, opened_losses
 from mmaudit.export.page import environment, page_parts, shown_figure
 from mmaudit.figures.of_losses import loss_drawings
@@ -14,6 +15,7 @@ from mmaudit.report.numbers import count
 __all__ = ["losses_html"]
 
 _MOST_RUNS = 100
+_MOST_NAMED = 6
 
 
 def losses_html(record: LossRecord) -> str:
@@ -44,8 +46,8 @@ def losses_html(record: LossRecord) -> str:
             evidence_headers=LOSS_EVIDENCE,
             figures=drawn,
             flags=[
-                (clean(f.kind), shorten(f.head, 40) if f.head else "all", shorten(f.text, 600))
-                for f in record.flags
+                (clean(f.kind), _heads(f.heads), shorten(f.text, 600))
+                for f in join_flags(record.flags)
             ],
             measures=[
                 (
@@ -67,4 +69,12 @@ def losses_html(record: LossRecord) -> str:
             page_js=Markup(page.page_js),
             policy=page.policy,
         )
+    )
+
+
+def _heads(names: tuple[str, ...]) -> str:
+    shown = ", ".join(shorten(name, 40) for name in names[:_MOST_NAMED])
+    return (
+        shown + (f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else "")
+        or "all"
     )

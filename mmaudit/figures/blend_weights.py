@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from mmaudit.figures.base import Table, cell, hover
+from mmaudit.figures.base import Table, cell, hover, join_names
 from mmaudit.figures.loss_parts import (
     axis_title,
     head_styles,
@@ -25,6 +25,7 @@ from mmaudit.figures.theme import (
     say_nothing,
 )
 from mmaudit.report.labels import shorten
+from mmaudit.report.loss_outcomes import blend_outcome, numbers_apart
 from mmaudit.report.loss_record import ALL_RUNS, WHOLE, LossRecord
 from mmaudit.report.numbers import with_interval
 from mmaudit.report.schema import Estimate
@@ -32,6 +33,7 @@ from mmaudit.report.schema import Estimate
 __all__ = ["BlendWeightsInfo", "blend_weights_info", "blend_weights_table", "plot_blend_weights"]
 
 _MOST_WINDOWS = 40
+_NAMED = 4
 
 
 class BlendWeightsInfo(NamedTuple):
@@ -61,22 +63,17 @@ def blend_weights_info(record: LossRecord) -> BlendWeightsInfo:
     shown = [*windows[:_MOST_WINDOWS], *([WHOLE] if WHOLE in every else [])]
     heads = tuple(h for h in shown_heads(record) if any(name == h for name, _ in held))
     styles = head_styles(record)
-    whole = {
-        head: e.value
-        for head in heads
-        if (e := held.get((head, WHOLE))) is not None and e.value is not None
-    }
-    title = "Gradient-Blend's weights"
-    if whole:
-        most = max(whole, key=lambda head: whole[head])
-        title = f"Gradient-Blend would give most weight to {shorten(most, 40)}: {with_interval(held[most, WHOLE])}"
-    told = [f"{shorten(head, 40)} {cell(held.get((head, WHOLE)))}" for head in heads]
+    told = _whole({head: held.get((head, WHOLE)) for head in heads})
     policy = record.settings.get("policy", "clip")
     extra = f"policy '{policy}'; estimated from this training, where the method trains copies"
     if len(windows) > _MOST_WINDOWS:
         extra += f"; the first {_MOST_WINDOWS} of {len(windows)} super-epochs"
     return BlendWeightsInfo(
-        Words(title, loss_subtitle(record, extra), f"Over the whole training: {', '.join(told)}."),
+        Words(
+            _title(record),
+            loss_subtitle(record, extra),
+            f"Over the whole training: {', '.join(told)}.",
+        ),
         heads,
         tuple(styles[head] for head in heads),
         tuple(shown),
@@ -125,3 +122,31 @@ def blend_weights_table(info: BlendWeightsInfo) -> Table:
         for i, window in enumerate(info.windows)
     )
     return Table(("Window", *(shorten(head, 20) for head in info.heads)), rows)
+
+
+def _title(record: LossRecord) -> str:
+    """What to take from the weights; no head is named alone whose weight does not show to be the largest."""
+    found = blend_outcome(record)
+    if found is None:
+        return "Gradient-Blend's weights"
+    top = shorten(found.top, 40)
+    if found.outcome == "favoured":
+        shown = with_interval(found.weights[found.top])
+        return f"Gradient-Blend would give most weight to {top}: {shown}"
+    if found.outcome == "unsettled":
+        return "Which head Gradient-Blend would give most weight to, the intervals leave open"
+    together = [head for head in found.weights if head == found.top or head in found.beside]
+    if len(together) > _NAMED:
+        return f"Gradient-Blend would weight {len(together)} of {len(found.weights)} heads about evenly"
+    return (
+        f"Gradient-Blend would weight {join_names([shorten(h, 40) for h in together])} about evenly"
+    )
+
+
+def _whole(weights: dict[str, Estimate | None]) -> list[str]:
+    known = {head: e for head, e in weights.items() if e is not None}
+    written = dict(zip(known, numbers_apart(list(known.values()), most=3), strict=True))
+    return [
+        f"{shorten(head, 40)} {written.get(head, '–')}{' !' if e is not None and e.warning else ''}"
+        for head, e in weights.items()
+    ]

@@ -31,6 +31,7 @@ __all__ = ["LossCurvesInfo", "loss_curves_info", "loss_curves_table", "plot_loss
 _HEIGHT = 230
 _FAINT_RUNS = 12
 _NAMED = 4
+_FEWEST = 3
 
 
 class HeadCurves(NamedTuple):
@@ -73,28 +74,18 @@ def loss_curves_info(record: LossRecord) -> LossCurvesInfo:
             if len(record.runs) > 1
             else (),
             _turn(record, head, "best checkpoint"),
-            _turn(record, head, "first overfitting"),
+            # Of losses that cannot be compared it would say where two different things part.
+            None if head in record.unusable else _turn(record, head, "first overfitting"),
         )
         for head in shown_heads(record)
     )
-    turning = [h.head for h in heads if h.onset is not None and h.onset.value is not None]
-    shown = [shorten(name, 40) for name in turning]
-    title = "No validation loss rises for good"
-    if shown:
-        who = (
-            join_names(shown)
-            if len(shown) <= _NAMED
-            else f"{len(shown)} of {len(record.heads)} heads"
-        )
-        verb = "overfits" if len(shown) == 1 else "overfit"
-        title = f"{who} {verb}: the validation loss rises while the train loss falls"
     told = [
         f"{shorten(h.head, 40)}: train loss {cell(h.train.estimates[0], 3)} to {cell(h.train.estimates[-1], 3)}, validation loss "
         f"{cell(h.validation.estimates[0], 3)} to {cell(h.validation.estimates[-1], 3)}"
         for h in heads
     ]
     extra = "shaded: the overfitting gap, validation less train loss"
-    words = Words(title, loss_subtitle(record, extra), "; ".join(told) + ".")
+    words = Words(_title(record, heads), loss_subtitle(record, extra), "; ".join(told) + ".")
     return LossCurvesInfo(words, heads, axis_title(record))
 
 
@@ -150,6 +141,30 @@ def loss_curves_table(info: LossCurvesInfo) -> Table:
         for i in thinned(len(places))
     ]
     return Table(tuple(headers), tuple(rows))
+
+
+def _title(record: LossRecord, heads: tuple[HeadCurves, ...]) -> str:
+    """Which heads overfit; of those alone whose losses can be compared and do not break off."""
+    turning = [h.head for h in heads if h.onset is not None and h.onset.value is not None]
+    shown = [shorten(name, 40) for name in turning]
+    if shown:
+        who = (
+            join_names(shown)
+            if len(shown) <= _NAMED
+            else f"{len(shown)} of {len(record.heads)} heads"
+        )
+        verb = "overfits" if len(shown) == 1 else "overfit"
+        return f"{who} {verb}: the validation loss rises while the train loss falls"
+    left = set(record.unusable) | set(record.diverged)
+    judged = [h.head for h in heads if h.head not in left and len(h.train.at) >= _FEWEST]
+    if not judged:
+        return "Train and validation losses; too little of them to say whether a head overfits"
+    if len(judged) == len(heads):
+        return "No rise of a validation loss beyond the noise was found"
+    who = join_names([shorten(name, 40) for name in judged])
+    if len(judged) > _NAMED:
+        who = f"{len(judged)} of {len(heads)} heads"
+    return f"No rise of the validation loss beyond the noise was found of {who}"
 
 
 def _draw_head(figure: go.Figure, curves: HeadCurves, row: int, column: int) -> None:

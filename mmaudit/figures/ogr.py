@@ -25,8 +25,10 @@ from mmaudit.figures.loss_parts import (
 )
 from mmaudit.figures.theme import Style, Words, make_figure, plain, say_nothing
 from mmaudit.report.labels import shorten
+from mmaudit.report.loss_outcomes import numbers_apart, ogr_margin
 from mmaudit.report.loss_record import ALL_RUNS, LossRecord
 from mmaudit.report.numbers import with_interval
+from mmaudit.report.schema import Estimate
 
 __all__ = ["OGRInfo", "ogr_info", "ogr_table", "plot_ogr"]
 
@@ -86,14 +88,9 @@ def ogr_info(record: LossRecord) -> OGRInfo:
         for row in record.rows("overfitting", run=ALL_RUNS, quantity="OGR")
     }
     ends = {h.head: whole[h.head] for h in heads if h.head in whole}
-    known = {head: e.value for head, e in ends.items() if e.value is not None}
-    title = "OGR is undefined at the end: the validation losses did not change"
-    if known:
-        most = max(known, key=lambda head: known[head])
-        title = f"Over the whole training OGR is {with_interval(ends[most])}"
-        title += f" for {shorten(most, 40)}" + (", the highest" if len(known) > 1 else "")
+    written = dict(zip(ends, numbers_apart(list(ends.values())), strict=True))
     told = [
-        f"{shorten(h.head, 40)}: OGR {cell(whole.get(h.head))}, dG {cell(h.gained.estimates[-1], 3)}"
+        f"{shorten(h.head, 40)}: OGR {_marked(written, ends, h.head)}, dG {cell(h.gained.estimates[-1], 3)}"
         for h in heads
         if h.gained.estimates
     ]
@@ -104,7 +101,7 @@ def ogr_info(record: LossRecord) -> OGRInfo:
     if left:
         extra += f"; without {', '.join(left[:4])}, whose losses cannot be compared"
     return OGRInfo(
-        Words(title, loss_subtitle(record, extra), "; ".join(told) + "."),
+        Words(_title(ends), loss_subtitle(record, extra), "; ".join(told) + "."),
         heads,
         axis_title(record),
         lag,
@@ -153,13 +150,39 @@ def ogr_table(info: OGRInfo) -> Table:
     columns = [
         (dict(zip(course.at, course.estimates, strict=True)), digits)
         for found in info.heads
-        for course, digits in ((found.ratio, 2), (found.gained, 3), (found.local, 2))
+        for course, digits in ((found.ratio, 3), (found.gained, 3), (found.local, 3))
     ]
     rows = [
         (f"{places[i]:g}", *(cell(of.get(places[i]), digits) for of, digits in columns))
         for i in thinned(len(places))
     ]
     return Table(tuple(headers), tuple(rows))
+
+
+def _title(ends: dict[str, Estimate]) -> str:
+    """The highest OGR; that it is the highest only where it is so by more than counts as none, and by more than the intervals."""
+    known = {head: e for head, e in ends.items() if e.value is not None}
+    if not known:
+        return "OGR is undefined at the end: the validation losses did not change"
+    ranked = sorted(known, key=lambda head: -(known[head].value or 0.0))
+    most = ranked[0]
+    if len(ranked) == 1:
+        return (
+            f"Over the whole training OGR is {with_interval(known[most])} for {shorten(most, 40)}"
+        )
+    first, second = known[most], known[ranked[1]]
+    shown = numbers_apart([first, second])
+    title = f"Over the whole training OGR is {shown[0]} for {shorten(most, 40)}"
+    values = first.value or 0.0, second.value or 0.0
+    if values[0] - values[1] <= ogr_margin(*values):
+        return f"{title}, about the same as for {shorten(ranked[1], 40)}: {shown[1]}"
+    if first.low is not None and second.high is not None and first.low <= second.high:
+        return f"{title}, and the intervals overlap for {shorten(ranked[1], 40)}: {shown[1]}"
+    return f"{title}, the highest"
+
+
+def _marked(written: dict[str, str], ends: dict[str, Estimate], head: str) -> str:
+    return f"{written.get(head, '–')}{' !' if head in ends and ends[head].warning else ''}"
 
 
 def _add_course(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from mmaudit.findings.loss_wording import repeat, said
 from mmaudit.report.last_speeds import ABOUT_ALIKE, LastSpeeds, last_speeds
+from mmaudit.report.loss_outcomes import numbers_apart
 from mmaudit.report.loss_record import LossRecord
 from mmaudit.report.numbers import count, with_interval
 from mmaudit.report.schema import Estimate, Finding, FindingEvidence
@@ -65,7 +66,7 @@ def _text(last: LastSpeeds, apart: Estimate) -> str:
     assert last.fastest is not None and last.slowest is not None
     pair = len(last.branches) == 2
     top, bottom = said(last.fastest), said(last.slowest)
-    speeds = [with_interval(last.branches[name]) for name in (last.fastest, last.slowest)]
+    speeds = numbers_apart([last.branches[name] for name in (last.fastest, last.slowest)])
     if pair and (apart.value or 0.0) < 0:
         apart = _negative(apart)
     numbers = (

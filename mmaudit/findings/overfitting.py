@@ -6,13 +6,24 @@ an OGR near 0, which would look good: it is told as one that learns nothing. Lea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
+from mmaudit.findings.heads_compared import find_blend, find_joint_against_single
 from mmaudit.findings.learning_speed import find_learning_speed
-from mmaudit.findings.loss_wording import repeat, said
-from mmaudit.report.loss_record import ALL_RUNS, WHOLE, LossRecord
-from mmaudit.report.numbers import number, percent, with_interval
-from mmaudit.report.schema import Estimate, Finding, FindingEvidence
+from mmaudit.findings.loss_wording import (
+    MOST_NAMED,
+    conditions_of,
+    estimate_of,
+    evidence_of,
+    named,
+    repeat,
+    said,
+    small,
+    value_of,
+)
+from mmaudit.report.loss_record import LossRecord
+from mmaudit.report.numbers import percent
+from mmaudit.report.schema import Estimate, Finding
 
 __all__ = ["FEWEST_FOR_A_TURN", "find_overfitting"]
 
@@ -21,9 +32,7 @@ _TRAINS = 0.05
 FEWEST_FOR_A_TURN = 3
 """Checkpoints of which fewer cannot show a turn."""
 _APART = 2
-_NAMED = 6
-_ALIKE = 0.02
-_HARMLESS = ("window", "gap", "restart", "order", "not finite", "few checkpoints")
+_FEWEST_FOR_PRAISE = 5
 _LEVELS = ("problem", "attention", "information", "good")
 
 
@@ -46,53 +55,18 @@ def find_overfitting(record: LossRecord) -> tuple[Finding, ...]:
     if longest < FEWEST_FOR_A_TURN:
         found.append(_too_few(record, longest))
         return (*found, *speeds)
+    usable = [head for head in usable if _checkpoints(record, head) >= FEWEST_FOR_A_TURN]
     idle = [head for head in usable if _is_idle(record, head)]
     memorising = [head for head in idle if _memorises(record, head)]
     found += _together(record, memorising, _learns_train_set)
     found += _together(record, [head for head in idle if head not in memorising], _learns_nothing)
     # What fits its train set alone overfits from the start; what learns nothing does not overfit, which is no praise.
     active = [head for head in usable if head not in idle or head in memorising]
-    found += _turns(record, active)
+    found += _turns(record, active, idle)
     if not record.evaluation_sets:
-        found += _joint_against_single(record, active)
-        found += _blend(record, idle)
+        found += find_joint_against_single(record, active)
+        found += find_blend(record, idle)
     return tuple(sorted([*found, *speeds], key=lambda finding: _LEVELS.index(finding.level)))
-
-
-def _of(record: LossRecord, head: str, quantity: str, run: str = ALL_RUNS) -> Estimate | None:
-    rows = record.rows("overfitting", head=head, run=run, quantity=quantity)
-    return rows[0].estimate if rows else None
-
-
-def _value(record: LossRecord, head: str, quantity: str) -> float | None:
-    found = _of(record, head, quantity)
-    return None if found is None else found.value
-
-
-def _evidence(
-    record: LossRecord, head: str, quantities: Iterable[str], says: str = ""
-) -> tuple[FindingEvidence, ...]:
-    found = []
-    for quantity in quantities:
-        estimate = _of(record, head, quantity)
-        if estimate is not None:
-            labels = {"head": head, "run": ALL_RUNS, "quantity": quantity}
-            found.append(
-                FindingEvidence(measure="overfitting", labels=labels, estimate=estimate, says=says)
-            )
-    return tuple(found)
-
-
-def _conditions(record: LossRecord, heads: Iterable[str]) -> tuple[str, ...]:
-    """What makes the numbers of some heads rough."""
-    wanted = set(heads)
-    told = [
-        flag.text
-        for flag in record.flags
-        if not flag.unusable and (flag.head is None or flag.head in wanted)
-    ]
-    first = [t for t in told if not any(f.text == t and f.kind in _HARMLESS for f in record.flags)]
-    return tuple(dict.fromkeys([*first, *told]))[:4]
 
 
 def _not_comparable(record: LossRecord, head: str) -> Finding:
@@ -104,7 +78,7 @@ def _not_comparable(record: LossRecord, head: str) -> Finding:
         level="problem",
         text=text,
         because="overfitting is the difference of two losses: both have to be means of the same loss",
-        evidence=_evidence(record, head, ("validation at best", "train gain"), "not comparable"),
+        evidence=evidence_of(record, head, ("validation at best", "train gain"), "not comparable"),
         missing=(
             f"The train loss of {said(head)} alone, as a mean over samples: log it (mmaudit.training.LossRecorder does), and name it "
             "in a map, mmaudit ogr LOGS --map FILE.",
@@ -121,7 +95,7 @@ def _diverged(record: LossRecord, head: str) -> Finding:
         level="problem" if 2 * flag.runs >= len(record.runs) else "attention",
         text=flag.text[:1].upper() + flag.text[1:],
         because="the last logged values are not finite",
-        evidence=_evidence(record, head, ("best checkpoint", "validation at best"), "until then"),
+        evidence=evidence_of(record, head, ("best checkpoint", "validation at best"), "until then"),
         missing=(
             "A training of this head that stays finite: a smaller learning rate, clipped gradients, or losses computed in float32.",
         ),
@@ -138,13 +112,24 @@ def _too_few(record: LossRecord, longest: int) -> Finding:
     )
 
 
+def _checkpoints(record: LossRecord, head: str) -> int:
+    return max(len(run.of_head(head)[0]) for run in record.runs)
+
+
 def _is_idle(record: LossRecord, head: str) -> bool:
-    gained = _value(record, head, "improvement")
-    return gained is not None and gained < _LEARNS
+    gained = value_of(record, head, "improvement")
+    if gained is None:
+        return all(_stands_still(run.of_head(head)) for run in record.runs)
+    return gained < _LEARNS
+
+
+def _stands_still(curves: tuple[list[float], list[float], list[float]]) -> bool:
+    """Whether neither loss ever changes, as where all of them are 0 and shares mean nothing."""
+    return all(len(set(values)) <= 1 for values in curves[1:])
 
 
 def _memorises(record: LossRecord, head: str) -> bool:
-    trained, first = _value(record, head, "train gain"), _first_train(record, head)
+    trained, first = value_of(record, head, "train gain"), _first_train(record, head)
     return trained is not None and first > 0 and trained > _TRAINS * first
 
 
@@ -159,15 +144,15 @@ def _together(
 
 def _learns_train_set(record: LossRecord, heads: list[str]) -> Finding:
     told = [
-        f"{percent((_value(record, head, 'train gain') or 0.0) / _first_train(record, head))} against "
-        f"{percent(max(_value(record, head, 'improvement') or 0.0, 0.0))}"
-        for head in heads[:_NAMED]
+        f"{percent((value_of(record, head, 'train gain') or 0.0) / _first_train(record, head))} against "
+        f"{percent(max(value_of(record, head, 'improvement') or 0.0, 0.0))}"
+        for head in heads[:MOST_NAMED]
     ]
     return _about(
         record,
         heads,
         "learns only its train set",
-        f"After the first checkpoint {_named(heads)} {'does' if len(heads) == 1 else 'do'} not generalize further: the train loss falls, "
+        f"After the first checkpoint {named(heads)} {'does' if len(heads) == 1 else 'do'} not generalize further: the train loss falls, "
         f"the validation loss does not ({', '.join(told)} at best).",
         f"the validation loss falls by less than {percent(_LEARNS)}, the train loss by more than {percent(_TRAINS)}",
     )
@@ -175,14 +160,15 @@ def _learns_train_set(record: LossRecord, heads: list[str]) -> Finding:
 
 def _learns_nothing(record: LossRecord, heads: list[str]) -> Finding:
     told = [
-        percent(max(_value(record, head, "improvement") or 0.0, 0.0)) for head in heads[:_NAMED]
+        percent(max(value_of(record, head, "improvement") or 0.0, 0.0))
+        for head in heads[:MOST_NAMED]
     ]
     one = len(heads) == 1
     return _about(
         record,
         heads,
         "learns nothing",
-        f"{_named(heads)} learn{'s' if one else ''} next to nothing after the first checkpoint: the validation loss falls by "
+        f"{named(heads)} learn{'s' if one else ''} next to nothing after the first checkpoint: the validation loss falls by "
         f"{', '.join(told)} at best; "
         f"{'its' if one else 'their'} OGR says nothing, however small it is.",
         f"neither loss falls: validation by less than {percent(_LEARNS)}, train by at most {percent(_TRAINS)}",
@@ -198,20 +184,13 @@ def _about(record: LossRecord, heads: list[str], rule: str, text: str, because: 
         text=text,
         because=because,
         evidence=tuple(
-            row for head in heads[:_NAMED] for row in _evidence(record, head, quantities)
+            row for head in heads[:MOST_NAMED] for row in evidence_of(record, head, quantities)
         ),
-        conditions=_conditions(record, heads),
+        conditions=conditions_of(record, heads),
         missing=(
             "What was learnt before the first checkpoint: measure both losses before the training too.",
         ),
     )
-
-
-def _named(heads: list[str]) -> str:
-    shown = [said(head) for head in heads[:_NAMED]]
-    if len(heads) > _NAMED:
-        return f"{', '.join(shown)} and {len(heads) - _NAMED} more"
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def _first_train(record: LossRecord, head: str) -> float:
@@ -219,9 +198,9 @@ def _first_train(record: LossRecord, head: str) -> float:
     return sum(values) / len(values)
 
 
-def _turns(record: LossRecord, heads: list[str]) -> list[Finding]:
+def _turns(record: LossRecord, heads: list[str], idle: list[str]) -> list[Finding]:
     """Which head overfits first, and which do not."""
-    onsets = {head: _of(record, head, "first overfitting") for head in heads}
+    onsets = {head: estimate_of(record, head, "first overfitting") for head in heads}
     turning = sorted(
         ((e.value, head, e) for head, e in onsets.items() if e is not None and e.value is not None),
         key=lambda item: (item[0], heads.index(item[1])),
@@ -229,46 +208,29 @@ def _turns(record: LossRecord, heads: list[str]) -> list[Finding]:
     quantities = ("first overfitting", "best checkpoint", "rise after best", "train gain after best", "OGR")  # fmt: skip
     rest = [head for head in heads if head not in {name for _, name, _ in turning}]
     if not turning:
-        if not heads:
-            return []
-        longest = max(len(run.at) for run in record.runs)
-        who = "No head overfits" if len(heads) > 1 else f"{said(heads[0])} does not overfit"
-        return [
-            Finding(
-                rule="no overfitting",
-                level="good",
-                text=f"{who} within the {longest} checkpoints: no validation loss rises for good.",
-                because="a lasting rise of the validation loss, beyond 1 % and beyond noise, while the train loss falls",
-                evidence=tuple(
-                    row for head in heads for row in _evidence(record, head, ("rise after best",))
-                ),
-                conditions=_conditions(record, heads),
-            )
-        ]
+        return _none_found(record, rest, idle)
     _, first, onset = turning[0]
     word = _place_word(record)
-    rise = _of(record, first, "rise after best")
+    rise = estimate_of(record, first, "rise after best")
     ends = ""
     if rise is not None and rise.value is not None:
         ends = f": its validation loss ends {percent(rise.value)} above its best"
-        fall = _value(record, first, "train gain after best")
+        fall = value_of(record, first, "train gain after best")
         if fall is not None:
             ends += (
-                f", while its train loss {'falls' if fall > 0 else 'rises'} by {_small(abs(fall))}"
+                f", while its train loss {'falls' if fall > 0 else 'rises'} by {small(abs(fall))}"
             )
     then = [f"{said(name)} from {word} {_place(e)}" for _, name, e in turning[1:6]]
-    then += [
-        f"{said(name)} not {'before it diverged' if name in record.diverged else 'at all'}"
-        for name in rest[:6]
-    ]
     more = f"; then {', '.join(then)}" if then else ""
+    if rest:
+        more += f"; no rise beyond the noise was found of {_until_diverged(record, rest)}"
     opening = (
         f"{said(first)} overfits{' first' if len(heads) > 1 else ''}, from {word} {_place(onset)}"
     )
-    evidence = _evidence(record, first, quantities, "overfits first")
+    evidence = evidence_of(record, first, quantities, "overfits first")
     for _, name, _ in turning[1:]:
-        evidence += _evidence(record, name, ("first overfitting",))
-    conditions = _conditions(record, [first])
+        evidence += evidence_of(record, name, ("first overfitting",))
+    conditions = conditions_of(record, [first])
     if len(turning) > 1 and not _before(onset, turning[1][2]):
         text = f"The intervals of {said(first)} and {said(turning[1][1])} overlap: which of them comes first is not certain."
         conditions = (text, *conditions)
@@ -289,122 +251,60 @@ def _turns(record: LossRecord, heads: list[str]) -> list[Finding]:
     ]
 
 
-def _joint_against_single(record: LossRecord, heads: list[str]) -> list[Finding]:
-    joint = record.joint
-    alike = [head for head in heads if head not in record.incomparable]
-    singles = [head for head in alike if head != joint]
-    if joint is None or joint not in alike or not singles:
+def _none_found(record: LossRecord, heads: list[str], idle: list[str]) -> list[Finding]:
+    """That no head was found to overfit, of those alone that could have been; no praise where few checkpoints were looked at."""
+    judged = [head for head in heads if head not in record.diverged]
+    if not judged:
         return []
-    lowest = {
-        head: value
-        for head in singles
-        if (value := _value(record, head, "validation at best")) is not None
-    }
-    own = _value(record, joint, "validation at best")
-    if not lowest or own is None:
-        return []
-    best = min(lowest, key=lambda head: lowest[head])
-    found = []
-    if own >= lowest[best]:
-        found.append(
-            Finding(
-                rule="worse than its best head",
-                level="attention",
-                text=(
-                    f"Joint training is no better than {said(best)} alone: at their best the validation losses are {_small(own)} and "
-                    f"{_small(lowest[best])}."
-                ),
-                because="the lowest validation loss of the joint head is not below that of the best other head",
-                evidence=(
-                    *_evidence(record, joint, ("validation at best",), "joint"),
-                    *_evidence(record, best, ("validation at best",), "best other head"),
-                ),
-                conditions=_conditions(record, [joint, best]),
-            )
-        )
-    apart = _of(record, joint, "OGR less that of the best other head")
-    ratios = [_of(record, head, "OGR") for head in (joint, best)]
-    evidence = (
-        *_evidence(
-            record, joint, ("OGR less that of the best other head", "OGR", "dO", "dG"), "joint"
-        ),
-        *_evidence(record, best, ("OGR", "dO", "dG"), "best other head"),
-    )
-    if apart is None or apart.value is None or any(r is None or r.value is None for r in ratios):
-        return found
-    shown = " against ".join(with_interval(r) for r in ratios if r is not None)
-    more = apart.value > 0
-    values = [abs(r.value) for r in ratios if r is not None and r.value is not None]
-    same = abs(apart.value) <= _ALIKE * max(values)
-    tested = apart.low is not None and apart.high is not None
-    certain = tested and (apart.low or 0.0) * (apart.high or 0.0) > 0
-    if same:
-        opening = f"Joint training overfits about as much for what it generalizes as {said(best)}, the best other head"
-    elif tested and not certain:
-        opening = f"Whether joint training overfits more than {said(best)}, the best other head, {len(record.runs)} runs do not settle"
-    else:
-        opening = f"Joint training overfits {'more' if more else 'less'} for what it generalizes than {said(best)}, the best other head"
-    found.append(
-        Finding(
-            rule="joint against best single head",
-            modality=None,
-            level="attention" if more and not same and (certain or not tested) else "information",
-            text=f"{opening}: OGR over the whole training {shown}{'' if tested else ' (one run: not tested)'}.",
-            because="OGR from the first to the last checkpoint, of the joint head and of the other head with the lowest validation loss",
-            evidence=evidence,
-            conditions=_conditions(record, [joint, best]),
-            missing=repeat(record),
-        )
-    )
-    return found
-
-
-def _blend(record: LossRecord, idle: list[str]) -> list[Finding]:
-    result = record.measures.get("blend_weights")
-    if result is None:
-        return []
-    rows = record.rows("blend_weights", run=ALL_RUNS, window=WHOLE, quantity="weight")
-    known = [(row, row.estimate.value) for row in rows if row.estimate.value is not None]
-    if not known:
-        return []
-    row, most = max(known, key=lambda item: item[1])
-    shown = ", ".join(
-        f"{said(one.labels['head'])} {with_interval(one.estimate)}" for one, _ in known[:12]
-    )
-    favoured = said(row.labels["head"])
-    others = sorted(value for one, value in known if one is not row)
-    equal = bool(others) and most - others[-1] < 0.01
-    ends = "no head is favoured" if equal else f"it favours {favoured}"
-    conditions = [row.estimate.warning] if row.estimate.warning else []
-    heavy = [one.labels["head"] for one, value in known if value > 1 / (2 * len(known))]
-    resting = [head for head in heavy if head in idle]
-    if resting:
-        have = "has its weight" if len(resting) == 1 else "have their weights"
-        conditions.append(
-            f"{_named(resting)} learn{'s' if len(resting) == 1 else ''} next to nothing and {have} for overfitting little: the formula "
-            "divides by O^2."
-        )
-        if not equal and row.labels["head"] in idle:
-            ends += ", though it learns next to nothing"
+    checkpoints = {head: _checkpoints(record, head) for head in judged}
+    enough = [head for head in judged if checkpoints[head] >= _FEWEST_FOR_PRAISE]
+    told = enough or judged
+    number = max(checkpoints[head] for head in told)
+    losses = "its validation loss" if len(told) == 1 else "their validation losses"
+    text = f"No overfitting of {named(told)} was found within the {number} checkpoints: no rise of {losses} beyond the noise"
+    text += "." if enough else f"; {number} are too few to say that there is none."
+    others = [head for head in record.heads if head not in told]
+    if others:
+        reasons = [f"{said(head)} ({_why_not(record, head, idle)})" for head in others[:MOST_NAMED]]
+        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        text += f" Not judged: {', '.join(reasons)}{more}."
     return [
         Finding(
-            rule="blend",
-            modality=None if equal else row.labels["head"],
-            level="information",
-            text=f"Gradient-Blend would weight the losses {shown}: {ends}.",
+            rule="no overfitting" if enough else "few checkpoints",
+            level="good" if enough else "information",
+            text=text,
             because=(
-                f"weights G / O^2 over the whole training, policy '{result.settings.get('policy', 'clip')}'; estimated from this training, "
-                "where the method trains a copy of each head"
+                "overfitting is a lasting rise of the validation loss, beyond 1 % and beyond noise, while the train loss falls; a slow rise "
+                "within the noise is not found"
             ),
             evidence=tuple(
-                FindingEvidence(
-                    measure="blend_weights", labels=one.labels, estimate=one.estimate, says="weight"
-                )
-                for one, _ in known
+                row for head in told for row in evidence_of(record, head, ("rise after best",))
             ),
-            conditions=tuple(conditions),
+            conditions=conditions_of(record, told),
         )
     ]
+
+
+def _why_not(record: LossRecord, head: str, idle: list[str]) -> str:
+    """Why nothing is said of a head's overfitting."""
+    if head in record.unusable:
+        return "its losses cannot be compared"
+    if head in record.diverged:
+        return "it diverged"
+    if head in idle:
+        return "it learns next to nothing"
+    number = _checkpoints(record, head)
+    return f"{number} checkpoint{'' if number == 1 else 's'}"
+
+
+def _until_diverged(record: LossRecord, heads: list[str]) -> str:
+    told = [
+        said(name) + (" before it diverged" if name in record.diverged else "")
+        for name in heads[:MOST_NAMED]
+    ]
+    if len(heads) > MOST_NAMED:
+        told.append(f"{len(heads) - MOST_NAMED} more")
+    return " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
 
 
 def _before(first: Estimate, second: Estimate) -> bool:
@@ -424,13 +324,3 @@ def _place(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return text
     return f"{text} [{estimate.low:,.1f}, {estimate.high:,.1f}]"
-
-
-def _small(value: float) -> str:
-    """A loss or a part of one, with as many digits as it needs.
-
-    Example:
-        >>> _small(0.5), _small(0.00123), _small(120.0)
-        ('.500', '.0012', '120.000')
-    """
-    return number(value, 3) if abs(value) >= 0.01 or value == 0 else number(value, 4)

@@ -21,7 +21,7 @@ from mmaudit.typing import FloatArray, IntArray
 __all__ = ["turning_rows"]
 
 _MOST_RUNS = 100
-_NEVER = "it does not overfit: no lasting rise of the validation loss while the train loss falls"
+_NEVER = "no overfitting was found: no lasting rise of the validation loss beyond the noise while the train loss falls"
 _NEGATIVE = "the loss is not above 0 throughout: shares of it mean nothing"
 _NO_CHANGE = f"the validation loss changed by less than {NO_CHANGE:g} of itself"
 _ONE_CHECKPOINT = "one checkpoint is no trajectory"

@@ -1,9 +1,11 @@
 """A record of losses on a terminal, as Markdown and as a page: all say the same, and names stay names."""
 
+import html
 import io
 import re
 import shutil
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -121,6 +123,85 @@ def test_names_are_never_markup(hostile):
     assert page.count("<script") == 3 and "Content-Security-Policy" in page
 
 
+def disordered(tmp_path, names=("audio_encoder_head", "video_encoder_head", "fusion_output")):
+    """A log with two rows exchanged: each series is out of order."""
+    path = tmp_path / "log.csv"
+    columns = {}
+    for name in names:
+        columns[f"train_{name}_loss"], columns[f"test_{name}_loss"] = planted("audio")
+    header, *rows = log_text(heads=(), columns=columns).splitlines()
+    rows[5], rows[9] = rows[9], rows[5]
+    path.write_text("\n".join([header, *rows]) + "\n")
+    heads = {name: {"train": f"train_{name}_loss", "validation": f"test_{name}_loss"} for name in names}  # fmt: skip
+    return ogr(path, map={"heads": heads}).record
+
+
+def test_what_holds_for_many_series_is_told_once(tmp_path):
+    record = disordered(tmp_path)
+    of_series = [flag for flag in record.flags if flag.kind == "restart"]
+    assert len(of_series) == 6
+    texts = {
+        "terminal": " ".join(printed(record).split()),
+        "markdown": losses_markdown(record).replace("\\", ""),
+        "page": html.unescape(losses_html(record).split("<script")[0]),
+    }
+    for where, text in texts.items():
+        # Files have them beside the findings that they make rough, the page in its provenance, too.
+        lists = 1 if where == "terminal" else 1 + len(record.findings) + (where == "page")
+        assert 1 <= text.count("went back") <= lists, where
+        assert 1 <= text.count("measured on the test set") <= lists, where
+        assert text.count("went back") == text.count("; the same of 'test_f"), where
+        assert all(f"train_{name}_loss" in text for name in ("audio_encoder_head", "fusion_output"))
+    assert len(record.flags) > len(loss_overview(record).warnings)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_names_of_heads_do_not_break(tmp_path, width):
+    names = ("audio_encoder_head", "video_encoder_head", "fusion_output")
+    text = printed(disordered(tmp_path, names), width)
+    table = text.split("Head ")[1].split("\n\n")[0].splitlines()[1:]
+    cells = [line.split()[0] for line in table]
+    assert len(cells) == 3
+    if width >= 80:
+        assert set(cells) == set(names)
+    assert all("…" in cell or cell in names for cell in cells)
+
+
+def test_names_that_would_be_cut_alike_are_kept(tmp_path):
+    names = [f"the_same_beginning_{i}_and_the_same_end" for i in range(3)]
+    text = "".join(printed(disordered(tmp_path, names), 80).split("Head ")[1].split())
+    assert all(f"_{i}_" in text for i in range(3))
+
+
+def test_what_cannot_be_seen_is_told(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(log_text())
+    clean = ogr(path).record
+    assert clean.flags == ()
+    for text in (" ".join(printed(clean).split()), losses_markdown(clean), losses_html(clean)):
+        assert "Nothing was found against comparing the losses" in text
+        assert "a weighted average of several losses" in text and "augmented data" in text
+    whole = sum(planted(head)[0] for head in ("audio", "image", "joint"))
+    path.write_text(log_text(heads=("audio", "image"), columns={"train_loss": whole, "val_loss": planted("joint")[1]}))  # fmt: skip
+    wrong = ogr(path).record
+    assert wrong.unusable
+    for text in (" ".join(printed(wrong).split()), losses_markdown(wrong), losses_html(wrong)):
+        assert "Nothing was found against" not in text
+
+
+def test_two_ratios_are_not_written_alike(tmp_path):
+    at = np.arange(20)
+    fall = np.exp(-at / 5)
+    columns = {}
+    for name, gap, level in (("video", 0.0028, 0.4), ("joint", 0.0037, 0.3)):
+        columns[f"train_{name}_loss"] = level + fall - gap * (1 - fall)
+        columns[f"val_{name}_loss"] = level + 0.1 + fall
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(",".join(map(str, row)) for row in zip(*([name, *values] for name, values in columns.items()), strict=True)))  # fmt: skip
+    rows = loss_overview(ogr(path).record).rows
+    assert {row[5] for row in rows} == {".003", ".004"}
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 420])
@@ -146,6 +227,11 @@ def test_the_page_in_a_browser(record, hostile, normed, tmp_path, scheme, width)
             assert said == []
             assert [u for u in asked if not u.startswith(("file:", "data:", "blob:"))] == []
             assert page.locator(".main-svg").count() >= 3
+            hints = page.evaluate(
+                "[...document.querySelectorAll('figure.scroll')].map(f => [f.scrollWidth > f.clientWidth,"
+                " parseFloat(getComputedStyle(f, '::before').width) > 100])"
+            )
+            assert all(wide == hint for wide, hint in hints)
             places = page.locator("#figure-learning_speed .main-svg").count()
             assert (places > 0) == (name == "normed")
             assert page.evaluate("document.documentElement.scrollWidth") <= width

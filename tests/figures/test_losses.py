@@ -222,3 +222,45 @@ def test_any_number_of_branches(folder, M):
     figure.layout.meta = None
     assert "\\u003cb\\u003em" not in figure.to_json()
     rows_of(learning_speed_table(info))
+
+
+def drawn_of(tmp_path, **curves):
+    path = tmp_path / "log.csv"
+    columns = {
+        f"{split}_{name}_loss": values
+        for name, pair in curves.items()
+        for split, values in zip(("train", "val"), pair, strict=True)
+    }
+    path.write_text(log_text(heads=(), columns=columns))
+    return ogr(path).record
+
+
+def test_titles_name_no_head_alone_where_nothing_shows(tmp_path):
+    record = drawn_of(tmp_path, video=planted("image"), joint=planted("image"))
+    assert blend_weights_info(record).words.title == "Gradient-Blend would weight video and joint about evenly"  # fmt: skip
+    title = ogr_info(record).words.title
+    assert "about the same as for" in title and "highest" not in title
+    clear = drawn_of(tmp_path, audio=planted("audio"), joint=planted("joint"))
+    assert "would give most weight to joint" in blend_weights_info(clear).words.title
+    assert ogr_info(clear).words.title.endswith("for audio, the highest")
+
+
+def test_the_title_of_the_curves_is_of_the_heads_that_were_judged(tmp_path):
+    train, held_out = planted("audio")
+    still = {"video": planted("image", T - 1), "joint": planted("joint", T - 1)}
+    assert loss_curves_info(drawn_of(tmp_path, **still)).words.title == "No rise of a validation loss beyond the noise was found"  # fmt: skip
+    # the validation loss was divided by 8: what turns there is not overfitting
+    record = drawn_of(tmp_path, audio=(train, held_out / 8), **still)
+    assert "audio" in record.unusable
+    info = loss_curves_info(record)
+    assert info.words.title == "No rise of the validation loss beyond the noise was found of video and joint"  # fmt: skip
+    assert all(head.onset is None for head in info.heads if head.head == "audio")
+    alone = loss_curves_info(drawn_of(tmp_path, audio=(train, held_out / 8)))
+    assert "too little of them to say" in alone.words.title
+
+
+def test_ratios_of_two_heads_are_written_apart(tmp_path):
+    record = drawn_of(tmp_path, video=planted("image", T - 1), joint=planted("joint", T - 1))
+    told = ogr_info(record).words.takeaway
+    ends = [part.split("OGR ")[1].split(",")[0] for part in told.split("; ")]
+    assert len(set(ends)) == 2

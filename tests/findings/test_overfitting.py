@@ -155,3 +155,62 @@ def test_a_weight_for_learning_nothing_is_told(tmp_path):
     (blend,) = [f for f in found.findings if f.rule == "blend"]
     assert blend.modality == "image" and "though it learns next to nothing" in blend.text
     assert any("divides by O^2" in text for text in blend.conditions)
+
+
+def none_found(found):
+    (one,) = [f for f in found.findings if f.rule == "no overfitting"]
+    return one
+
+
+def test_only_heads_that_were_judged_are_praised(tmp_path):
+    train, held_out = planted("audio", T - 1)
+    clean = {"video": (train, held_out), "joint": planted("joint", T - 1)}
+    one = none_found(report(tmp_path, pairs(**clean)))
+    assert one.level == "good" and "video and joint" in one.text
+    assert "no rise of their validation losses beyond the noise" in one.text
+    assert "Not judged" not in one.text
+    # its validation loss was divided by 8: it turns, but says nothing of overfitting
+    turning = planted("audio")
+    excluded = none_found(report(tmp_path, pairs(audio=(turning[0], turning[1] / 8), **clean)))
+    assert "Not judged: audio (its losses cannot be compared)" in excluded.text
+    assert "audio" not in excluded.text.split("Not judged")[0]
+    broken = np.where(np.arange(T) < 12, held_out, np.nan)
+    diverged = none_found(report(tmp_path, pairs(audio=(train, broken), **clean)))
+    assert "Not judged: audio (it diverged)" in diverged.text
+    assert "audio" not in diverged.text.split("Not judged")[0]
+
+
+def test_few_checkpoints_are_no_praise(tmp_path):
+    for number, rule in ((4, "few checkpoints"), (5, "no overfitting")):
+        columns = pairs(audio=planted("audio"), joint=planted("joint"))
+        path = tmp_path / f"{number}.csv"
+        path.write_text("\n".join(log_text(heads=(), columns=columns).splitlines()[: number + 1]))
+        found = ogr(path)
+        (one,) = [f for f in found.findings if "No overfitting of" in f.text]
+        assert one.rule == rule and (one.level == "good") == (number == 5)
+        assert ("4 are too few" in one.text) == (number == 4)
+
+
+def test_losses_that_stand_still_are_no_praise(tmp_path):
+    nothing = np.zeros((2, T))
+    found = report(tmp_path, pairs(audio=nothing, video=nothing, joint=nothing))
+    assert [f.rule for f in found.findings] == ["learns nothing"]
+    below = report(tmp_path, pairs(audio=nothing - 1.5, joint=planted("joint")))
+    assert any(f.rule == "learns nothing" and f.modality == "audio" for f in below.findings)
+
+
+def test_a_head_with_one_checkpoint_is_not_judged(tmp_path):
+    train, held_out = planted("audio", T - 1)
+    once = np.where(np.arange(T) == 3, held_out, np.nan)
+    columns = pairs(audio=(train, once), joint=planted("joint", T - 1))
+    path = tmp_path / "log.csv"
+    path.write_text(log_text(heads=(), columns=columns).replace("nan", ""))
+    found = ogr(path)
+    assert "Not judged: audio (1 checkpoint)" in none_found(found).text
+    assert not any(f.rule == "learns nothing" for f in found.findings)
+
+
+def test_what_does_not_turn_is_not_said_to_be_certain(tmp_path):
+    found = report(tmp_path, pairs(audio=planted("audio"), joint=planted("joint", T - 1)))
+    (first,) = [f for f in found.findings if f.rule == "overfits first"]
+    assert first.text.endswith("; no rise beyond the noise was found of joint.")
