@@ -486,3 +486,8 @@ def test_a_loss_that_was_never_finite_is_no_head_and_is_told():
     guess = guess_map([Run("r", "", (), names)])
     assert set(guess.map.heads) == {"b"}
     assert "'train_a_loss', 'val_a_loss'" in guess.sentences[-1]
+
+
+def test_an_accelerometer_is_a_head():
+    found, _ = heads(*both("", "acc", "gyro"), "train_acc", "val_acc")
+    assert set(found) == {"acc", "gyro", "joint"}

@@ -36,7 +36,7 @@ LOSS_WORDS = {"loss", "losses", "nll", "ce", "bce", "xent", "mse", "crossentropy
 _NO_LOSSES = {
     "scale", "scaler", "scaling", "weight", "weights", "ratio", "grad", "gradient", "gradnorm", "lr", "best", "min",
     "max", "std", "var", "variance", "coef", "coefficient", "lambda", "count", "time", "vs", "delta", "diff", "gap",
-    "change", "ema", "smoothed", "smooth", "ogr", "acc", "accuracy",
+    "change", "ema", "smoothed", "smooth", "ogr", "accuracy",
 }  # fmt: skip
 PLAIN_WORDS = {
     "step", "epoch", "batch", "iter", "avg", "mean", "average", "clean", "metric", "metrics", "log", "logs", "scalar",
