@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mmaudit.evidence.readers.base import Columns, said
 from mmaudit.exceptions import LogError
+from mmaudit.masking.yaml_text import parse_yaml, yaml_fault
 
 __all__ = ["JOINT", "MOST_HEADS", "HeadMap", "LossMap", "read_map"]
 
@@ -231,7 +232,7 @@ def _parsed(path: Path) -> Any:
             raise LogError(
                 f"{said(path.name)} has YAML aliases, which a map of losses may not have."
             )
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except LogError:
         raise
     except UnicodeDecodeError:
@@ -239,8 +240,7 @@ def _parsed(path: Path) -> Any:
             f"{said(path.name)} cannot be read as a map of losses: it is no text in UTF-8; expected {_EXPECTED}."
         ) from None
     except (OSError, yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        why = f"it is no YAML from line {mark.line + 1} on" if mark else type(error).__name__
+        why = yaml_fault(error) if isinstance(error, yaml.YAMLError) else type(error).__name__
         raise LogError(
             f"{said(str(path), 200)} cannot be read as a map of losses: {why}; expected {_EXPECTED}."
         ) from None

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from mmaudit.exceptions import SpecError
 from mmaudit.masking.mask_spec import MASK_KINDS
+from mmaudit.masking.yaml_text import parse_yaml, yaml_fault
 
-__all__ = ["fault_sentences", "load_yaml"]
+__all__ = ["checkpoint_paths", "fault_sentences", "load_yaml"]
 
 _LARGEST_FILE = 1_000_000
 _MOST_ALIASES = 100
@@ -39,21 +40,52 @@ def load_yaml(path: Path) -> Mapping[str, Any]:
         # Aliases of aliases grow without end when they are written out.
         if sum(isinstance(token, yaml.AliasToken) for token in tokens) > _MOST_ALIASES:
             raise SpecError(f"{path.name}: more than {_MOST_ALIASES} YAML aliases")
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        if isinstance(error, SpecError):
-            raise
-        where = ""
-        mark = getattr(error, "problem_mark", None)
-        if mark is not None:
-            where = f" (line {mark.line + 1}, column {mark.column + 1})"
-        problem = getattr(error, "problem", None) or error.__class__.__name__
-        raise SpecError(f"{path.name}: not readable as YAML{where}: {problem}") from None
+        value = parse_yaml(text)
+    except SpecError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SpecError(f"{path.name}: {yaml_fault(error)}") from None
     if not isinstance(value, Mapping):
         raise SpecError(
             f"{path.name}: expected a mapping with 'model', 'data', 'modalities', ..., found {type(value).__name__}"
         )
     return value
+
+
+def checkpoint_paths(value: Any) -> Any:
+    """What may stand under ``checkpoint``: a path, or sub-module -> path.
+
+    Args:
+        value: What stands there; ``None`` stays.
+
+    Raises:
+        ValueError: If it is something else; the sentence says what to write.
+
+    Example:
+        >>> checkpoint_paths({0: "audio.pt"})
+        {'0': 'audio.pt'}
+    """
+    if value is None or (isinstance(value, (str, Path)) and str(value).strip()):
+        return value
+    expected = "expected a path, or {sub-module: path}"
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{expected}, found {_cut(value)}; write the path of the weights")
+    for part, path in value.items():
+        if isinstance(path, Mapping) and path:
+            inner = f"{part}.{next(iter(path))}"
+            raise ValueError(
+                f"{expected}, found a mapping under {_cut(part)}; name a part of a sub-module with a dot ({_cut(inner)})"
+            )
+        if not isinstance(path, (str, Path)) or not str(path).strip():
+            raise ValueError(
+                f"{expected}, found {_cut(path)} for {_cut(part)}; write the path of its weights, or take it out"
+            )
+    return {str(part): path for part, path in value.items()}
+
+
+def _cut(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def fault_sentences(error: ValidationError, kind: type[BaseModel]) -> list[str]:
@@ -87,8 +119,7 @@ def fault_sentences(error: ValidationError, kind: type[BaseModel]) -> list[str]:
         elif fault["type"] == "missing":
             message = "is required"
         elif fault["type"] not in ("value_error",):
-            came = repr(fault.get("input"))
-            message = f"{message[0].lower()}{message[1:]}, found {came if len(came) <= 60 else came[:57] + '...'}"
+            message = f"{message[0].lower()}{message[1:]}, found {_cut(fault.get('input'))}"
         seen[f"{path}: {message}"] = None
     return list(seen)
 

@@ -25,7 +25,8 @@ from mmaudit.masking.mask_spec import (
     Strict,
     ValuePath,
 )
-from mmaudit.masking.reading import fault_sentences, load_yaml
+from mmaudit.masking.paths import split_path
+from mmaudit.masking.reading import checkpoint_paths, fault_sentences, load_yaml
 from mmaudit.typing import OutputKind, TaskName
 
 __all__ = [
@@ -204,6 +205,22 @@ class MaskingSpec(Strict):
                 )
         return value
 
+    @field_validator("modalities")
+    @classmethod
+    def _own_inputs(cls, value: dict[str, ModalitySpec]) -> dict[str, ModalitySpec]:
+        owners: dict[str, str] = {}
+        for name, modality in value.items():
+            for key, path in modality.inputs.items():
+                if modality.mask[key].kind == "keep":
+                    continue
+                owner = owners.setdefault(".".join(split_path(path)), name)
+                if owner != name:
+                    raise ValueError(
+                        f"'{owner}' and '{name}' both take the input '{path}', so that hiding one hides the other; expected inputs of"
+                        " their own (mask: keep for what both only look at)"
+                    )
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _values_of_regression(cls, value: Any) -> Any:
@@ -319,7 +336,8 @@ class AuditSpec(MaskingSpec):
     Args:
         model: Factory that builds the module the weights go into; the audit file's own directory is importable. Left out where
             the checkpoint holds the whole model (a Hugging Face directory, ONNX, formats that have to be trusted).
-        checkpoint: File, sharded index or directory; or sub-module -> file.
+        checkpoint: File, sharded index or directory; or sub-module -> file. Left out: the weights are those that the factory
+            gives; a file that names it and leaves it blank is refused.
         weights: Which weights of the checkpoint: the model's, or their exponential moving average.
         data: Splits.
         expected: Plain score that the model is known to reach.
@@ -361,6 +379,11 @@ class AuditSpec(MaskingSpec):
         """What to call the model: the title, else what it is built by, else where it lies."""
         return self.title or (self.model.factory if self.model else str(self.checkpoint))
 
+    @field_validator("checkpoint", mode="before")
+    @classmethod
+    def _paths(cls, value: Any) -> Any:
+        return checkpoint_paths(value)
+
     @field_validator("model", mode="before")
     @classmethod
     def _short_model(cls, value: Any) -> Any:
@@ -399,6 +422,12 @@ def read_spec(
         path = Path(source)
         name = path.name
         source = load_yaml(path)
+        # In Python None says what it means; a blank line of a file is one that somebody forgot to fill in.
+        if "checkpoint" in source and source["checkpoint"] is None:
+            raise SpecError(
+                f"{name}: 'checkpoint' is blank; write the path of the weights there, or take the line out to audit the model"
+                " with the weights that its factory gives it."
+            )
     try:
         return kind.model_validate(dict(source))
     except ValidationError as error:

@@ -367,7 +367,7 @@ def test_a_guess_can_be_saved_and_read_back(tmp_path):
         ("heads: {a: {train: 1.5, validation: y}}", "heads.a.train is 1.5"),
         ("heads: {true: {train: x, validation: y}}", "put it into quotes"),
         ("epoch,train_loss\n0,1.5\n", "it is the text 'epoch,train_loss"),
-        ("a: [", "no YAML from line 1"),
+        ("a: [", "not readable as YAML .line 1"),
         ("", "it is empty"),
         ("columns: {split: phase}", "heads is missing .columns alone"),
         (
