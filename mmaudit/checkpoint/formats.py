@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mmaudit.checkpoint.named_globals import told
 from mmaudit.checkpoint.pickled_names import names_in_pickle
 from mmaudit.checkpoint.wording import listed, shown
 from mmaudit.exceptions import CheckpointError
@@ -93,6 +94,9 @@ FORMATS: dict[str, Format] = {
         "is a zip archive, but not one of torch.save",
         "unpack it first and give the file of weights inside",
     ),
+    "crowded zip": Format(
+        "is a zip archive of more records than any model has tensors", "give the file of weights"
+    ),
     "truncated zip": Format("begins as a zip file but its end is missing or damaged", _COPY_AGAIN),
     "empty": Format("is empty (0 bytes)", _COPY_AGAIN),
     "zeros": Format("holds nothing but zero bytes", _COPY_AGAIN),
@@ -128,6 +132,12 @@ _HEAD = 4096
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 _LARGEST_INDEX = 10_000_000
 _MOST_FILES = 10_000
+_MOST_RECORDS = 110_000
+_RECORD, _END, _END_64 = b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06"
+_SHORTEST_RECORD, _LONGEST_RECORD = 46, 400
+"""Bytes in the directory of a zip file; the name of the file that was saved is part of each."""
+_TAIL = 22 + 65_535 + 76
+"""Bytes at the end of a zip file that hold what says how large its directory is: 22, a comment, and 76 in large files."""
 
 
 def recognise(path: Path) -> str:
@@ -177,7 +187,8 @@ def refusal(path: Path, key: str, names: Sequence[str] = ()) -> CheckpointError:
         names: What a pickle in it would import.
     """
     known = FORMATS[key]
-    inside = f" and names {listed(names)}" if names else ""
+    inside = told(names)
+    inside = f" and names {inside}" if inside else ""
     return CheckpointError(f"{shown(path)} {known.words}{inside}; {known.advice}.")
 
 
@@ -264,6 +275,8 @@ def _is_readable_file(path: Path) -> bool:
 
 def _recognise_zip(path: Path) -> str:
     try:
+        if _records_of(path) > _MOST_RECORDS:
+            return "crowded zip"
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except Exception:  # zipfile raises half a dozen types on damaged directories
@@ -286,6 +299,31 @@ def _recognise_zip(path: Path) -> str:
     if names and all(name.endswith(".npy") for name in names):
         return "npz"
     return "zip"
+
+
+def _records_of(path: Path) -> int:
+    """At most how many records a zip file has, without making an object of each, as ``zipfile`` does."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL))
+        tail = file.read()
+        length = max(_stated_lengths(tail), default=0)
+        if length > _LONGEST_RECORD * _MOST_RECORDS:
+            return length // _SHORTEST_RECORD
+        start = max(0, size - _TAIL - length)
+        file.seek(start)
+        return file.read().count(_RECORD)
+
+
+def _stated_lengths(tail: bytes) -> list[int]:
+    """Sizes of the directory as the ends of the archive state it: the one that counts, and a larger one of large files."""
+    found = []
+    for mark, offset, width in ((_END, 12, 4), (_END_64, 40, 8)):
+        place = tail.rfind(mark)
+        if place >= 0:
+            length = int.from_bytes(tail[place + offset : place + offset + width], "little")
+            found.append(length if length != 0xFFFFFFFF else 0)
+    return found
 
 
 def _recognise_tar(path: Path) -> str:

@@ -1,7 +1,8 @@
 """What a pickle would import, read as opcodes: nothing is unpickled.
 
 The names are for the person who decides whether to trust a file. They decide nothing here: a pickle that hides its names is
-refused like any other, and shown as hiding them.
+refused like any other, and shown as hiding them. Looking is bounded: a pickle of many steps costs time and memory even where
+it builds nothing, and a real one is short beside its tensors.
 """
 
 from __future__ import annotations
@@ -10,16 +11,31 @@ import pickletools
 import tarfile
 import warnings
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-__all__ = ["HIDDEN", "Names", "names_in_file", "names_in_pickle"]
+__all__ = [
+    "HIDDEN",
+    "MOST_STEPS",
+    "UNREAD",
+    "Names",
+    "TooLongError",
+    "names_in_file",
+    "names_in_pickle",
+]
 
 HIDDEN = "a name that only running it would tell"
 """Stands for an import whose name is put together while the pickle runs."""
 
-_LARGEST = 50_000_000
+UNREAD = "more beyond the part that was looked through"
+"""Stands for the rest of a pickle that is too long to be followed to its end."""
+
+MOST_STEPS = 1_000_000
+"""Opcodes that are followed, about one second; one tensor takes about 40 of them."""
+
+_LARGEST = 20_000_000
+_MOST_MEMBERS = 10_000
 _STREAMS = 5
 """A torch file of the old format is five pickles in a row: magic number, version, system, objects, keys."""
 
@@ -39,13 +55,22 @@ class Names(NamedTuple):
     newer: bool
 
 
-def names_in_pickle(pickled: bytes | IO[bytes] | _Bounded) -> Names:
+class TooLongError(ValueError):
+    """A pickle goes on beyond what is looked through."""
+
+
+def names_in_pickle(
+    pickled: bytes | IO[bytes], *, most: int = MOST_STEPS, found: dict[str, None] | None = None
+) -> Names:
     """Read the names that one pickle imports.
 
     Args:
         pickled: The pickle, or a file at its beginning; a file is left behind its end.
+        most: Opcodes to follow.
+        found: Gets the names while they are found, so that those before an error are known.
 
     Raises:
+        TooLongError: If the pickle has more opcodes.
         ValueError: If it is no whole pickle; ``pickletools`` raises other types on damage, too.
 
     Example:
@@ -53,11 +78,9 @@ def names_in_pickle(pickled: bytes | IO[bytes] | _Bounded) -> Names:
         >>> names_in_pickle(pickle.dumps(collections.OrderedDict(), protocol=4)).names
         ('collections.OrderedDict',)
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # about raw bytes that are taken for text of older protocols
-        return _names(pickletools.genops(cast("bytes | IO[bytes]", pickled)))
+    found = {} if found is None else found
+    newer = _follow(_steps(pickled, _Budget(most)), found)
+    return Names(tuple(found), newer)
 
 
 def names_in_file(path: Path, kind: str) -> tuple[str, ...]:
@@ -68,43 +91,75 @@ def names_in_file(path: Path, kind: str) -> tuple[str, ...]:
         kind: Its format, a key of :data:`~mmaudit.checkpoint.formats.FORMATS`: ``pickle``, ``torch legacy`` or ``torch tar``.
 
     Returns:
-        The names; empty where the file is damaged or too large to look through.
+        The names before damage, if there is any; with :data:`UNREAD` where the file is too long to be looked through.
     """
     found: dict[str, None] = {}
+    budget = _Budget(MOST_STEPS)
     try:
         if kind == "torch tar":
             with tarfile.open(path, "r:") as archive:
-                for member in archive:
-                    if member.isfile() and member.size <= _LARGEST:
-                        _add(archive.extractfile(member), found)
+                for number, member in enumerate(archive):
+                    if number == _MOST_MEMBERS:
+                        raise TooLongError
+                    _add(archive.extractfile(member) if member.isfile() else None, found, budget)
             return tuple(found)
         with path.open("rb") as file:
+            bounded = _Bounded(file)
             for _ in range(_STREAMS if kind == "torch legacy" else 1):
-                found |= dict.fromkeys(names_in_pickle(_Bounded(file)).names)
-    except (
-        Exception
-    ):  # damage and bombs are the loader's to report; there may be names all the same
+                _follow(_steps(bounded, budget), found)
+    except TooLongError:
+        found[UNREAD] = None
+    except Exception:  # damage is the loader's to report; there may be names all the same
         return tuple(found)
     return tuple(found)
 
 
-def _add(file: IO[bytes] | None, found: dict[str, None]) -> None:
+def _add(file: IO[bytes] | None, found: dict[str, None], budget: _Budget) -> None:
     if file is None:
         return
+    bounded = _Bounded(file)
     try:
         while True:
-            found |= dict.fromkeys(names_in_pickle(file).names)
+            _follow(_steps(bounded, budget), found)
+    except TooLongError:
+        raise
     except Exception:  # the end of the pickles, with raw numbers behind them
         return
 
 
-def _names(opcodes: Iterable[tuple[Any, Any, Any]]) -> Names:
+class _Budget:
+    """How many opcodes may still be followed."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
+def _steps(
+    pickled: bytes | IO[bytes] | _Bounded, budget: _Budget
+) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
+    for opcode, argument, _ in pickletools.genops(cast("bytes | IO[bytes]", pickled)):
+        budget.left -= 1
+        if budget.left < 0:
+            raise TooLongError
+        yield opcode, argument
+
+
+def _follow(steps: Iterable[tuple[pickletools.OpcodeInfo, Any]], found: dict[str, None]) -> bool:
+    """Look for the names in a pickle; returns whether it has opcodes newer than torch.save's own."""
+    with warnings.catch_warnings():
+        # About raw bytes that are taken for text of older protocols.
+        warnings.simplefilter("ignore")
+        return _follow_strings(steps, found)
+
+
+def _follow_strings(
+    steps: Iterable[tuple[pickletools.OpcodeInfo, Any]], found: dict[str, None]
+) -> bool:
     """Follow the strings on the stack, as far as the two last ones."""
-    found: dict[str, None] = {}
     newer = False
     recent: list[str | None] = []
     memo: dict[Any, str | None] = {}
-    for opcode, argument, _ in opcodes:
+    for opcode, argument in steps:
         name = opcode.name
         if name in ("GLOBAL", "INST"):
             module, _, attribute = str(argument).partition(" ")
@@ -133,20 +188,25 @@ def _names(opcodes: Iterable[tuple[Any, Any, Any]]) -> Names:
             newer |= name == "NEWOBJ_EX"
             recent.append(None)
         del recent[:-2]
-    return Names(tuple(found), newer)
+    return newer
 
 
 class _Bounded:
-    """A file that ends after so many bytes."""
+    """A file of which only so many bytes are looked at."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._left = file, _LARGEST
 
     def read(self, size: int) -> bytes:
-        return self._take(self._file.read(min(size, self._left)))
+        if size > self._left:
+            raise TooLongError
+        return self._take(self._file.read(size))
 
     def readline(self) -> bytes:
-        return self._take(self._file.readline(self._left))
+        line = self._take(self._file.readline(self._left + 1))
+        if self._left < 0:
+            raise TooLongError
+        return line
 
     def tell(self) -> int:
         return self._file.tell()

@@ -7,14 +7,22 @@ refusal is never tried again in another way. What can only be loaded by running 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from mmaudit.checkpoint.formats import FORMATS, find_weights, recognise, refusal
 from mmaudit.checkpoint.pickled_names import names_in_file
-from mmaudit.checkpoint.safetensors_file import read_index, read_safetensors, read_shards
+from mmaudit.checkpoint.safetensors_file import (
+    described,
+    described_shards,
+    read_index,
+    read_safetensors,
+    read_shards,
+)
 from mmaudit.checkpoint.state_dict import Wanted, averaged_tensors, check_tensors, find_state_dict
 from mmaudit.checkpoint.torch_zip import check_storages, foreign_names, read_torch_zip
 from mmaudit.checkpoint.wording import shown
@@ -22,6 +30,7 @@ from mmaudit.exceptions import CheckpointError
 from mmaudit.report.schema import FileRecord
 
 __all__ = [
+    "Expects",
     "Stamp",
     "WeightsFile",
     "check_unchanged",
@@ -31,6 +40,11 @@ __all__ = [
     "read_weights",
     "stamped",
 ]
+
+
+Expects: TypeAlias = Callable[[Mapping[str, Tensor]], object]
+"""Gets key -> tensor without data (on ``meta``) before the values are read, and raises where the weights do not fit; their
+shapes count, their dtypes do not."""
 
 
 class WeightsFile(NamedTuple):
@@ -91,6 +105,7 @@ def read_stamped(
     weights: Wanted = "model",
     directory: Path | None = None,
     home: Any = None,
+    expects: Expects | None = None,
 ) -> tuple[WeightsFile, list[Stamp]]:
     """As :func:`read_weights`, with what has to be unchanged once the values, which may be mapped, have been copied.
 
@@ -101,6 +116,8 @@ def read_stamped(
         weights: The same.
         directory: The same.
         home: Where a trusted pickle's classes of ``__main__`` are looked for.
+        expects: Called with the keys and shapes before a safetensors file is hashed and before any value is read, so that a
+            file of any size that does not fit is refused at once. Not called for what is trusted, and not for averages.
     """
     file = find_weights(path)
     kind = recognise(file)
@@ -109,7 +126,7 @@ def read_stamped(
     if FORMATS[kind].advice:
         raise refusal(file, kind, names_in_file(file, kind) if FORMATS[kind].trusted else ())
     try:
-        return _read_known(file, kind, role, weights)
+        return _read_known(file, kind, role, weights, expects)
     except CheckpointError:
         raise
     except (
@@ -156,33 +173,40 @@ def check_unchanged(stamps: list[Stamp]) -> None:
 
 
 def _read_known(
-    file: Path, kind: str, role: str, weights: Wanted
+    file: Path, kind: str, role: str, weights: Wanted, expects: Expects | None
 ) -> tuple[WeightsFile, list[Stamp]]:
     stamps = [stamped(file)]
-    records = [file_record(file, role)]
+    expects = expects if weights == "model" else None
     notes: tuple[str, ...] = ()
     words = "safetensors"
     if kind == "torch zip":
+        records = [file_record(file, role)]
         loaded, sizes = read_torch_zip(file)
-        found = find_state_dict(file, loaded, weights=weights)
+        state = find_state_dict(file, loaded, weights=weights)
         del loaded  # the optimizer's state and the like
-        tensors, notes = found.tensors, found.notes
-        words = ", ".join(
-            ["torch zip, weights only", found.writer]
-            if found.writer
-            else ["torch zip, weights only"]
-        )
+        tensors, notes = state.tensors, state.notes
+        words = ", ".join(["torch zip, weights only", *([state.writer] if state.writer else [])])
+        if expects is not None and not any(tensor.is_nested for tensor in tensors.values()):
+            expects({key: torch.empty(t.shape, device="meta") for key, t in tensors.items()})
         notes += check_tensors(file, tensors)
         check_storages(file, tensors, sizes)
         return WeightsFile(tensors, words, tuple(records), notes), stamps
     if kind == "safetensors":
+        # Before it is hashed: the header alone tells most damage, and hashing takes a second for each gigabyte.
+        found = described(file)
+        if expects is not None:
+            expects(found)
+        records = [file_record(file, role)]
         tensors = read_safetensors(file)
     else:
         places, names = read_index(file)
         for name in names:
             recognise(file.parent / name)  # says so where a shard is missing
             stamps.append(stamped(file.parent / name))
-            records.append(file_record(file.parent / name, role))
+        found = described_shards(file, places)
+        if expects is not None:
+            expects(found)
+        records = [file_record(place, role) for place in (file, *map(file.parent.joinpath, names))]
         tensors = read_shards(file, places)
         words = f"safetensors in {len(names)} shards"
     if weights == "ema":

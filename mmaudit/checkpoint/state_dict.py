@@ -57,6 +57,7 @@ LIGHTNING_LAST = "current_model_state"
 """Where Lightning's averaging callbacks keep the model's own weights; ``state_dict`` then holds the average."""
 
 _DEEPEST = 3
+_PIECE = 1 << 22
 
 
 class StateDict(NamedTuple):
@@ -242,9 +243,12 @@ def _unusual(tensor: Tensor) -> str:
 def _all_finite(tensor: Tensor) -> bool:
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() == 0:
         return True
-    if tensor.itemsize == 1:  # float8 has no comparison of its own
-        tensor = tensor.float()
-    return bool(torch.isfinite(tensor).all())
+    # In pieces: the comparison of a large tensor takes as much memory as the tensor.
+    parts = tensor.flatten().split(_PIECE) if tensor.is_contiguous() else [tensor]
+    # float8 has no comparison of its own.
+    return all(
+        bool(torch.isfinite(part.float() if part.itemsize == 1 else part).all()) for part in parts
+    )
 
 
 def _quoted(names: list[str]) -> str:

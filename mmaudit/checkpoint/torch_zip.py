@@ -14,50 +14,28 @@ import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mmaudit.checkpoint.formats import TRUST
-from mmaudit.checkpoint.pickled_names import names_in_pickle
+from mmaudit.checkpoint.named_globals import is_weight_global, told
+from mmaudit.checkpoint.pickled_names import MOST_STEPS, UNREAD, TooLongError, names_in_pickle
 from mmaudit.checkpoint.safetensors_file import MOST_TENSORS
 from mmaudit.checkpoint.wording import listed, shown
 from mmaudit.exceptions import CheckpointError
 
 __all__ = ["check_program", "check_storages", "foreign_names", "read_torch_zip"]
 
-_LARGEST_PICKLE = 50_000_000
+_LARGEST_PICKLE = 10_000_000
+_BYTES_PER_RECORD, _STEPS_PER_RECORD = 400, 60
+"""What the description of one tensor takes, with room: about 150 bytes and 40 steps of the pickle."""
+_FOLDER = 0x10
+"""MS-DOS attribute of a folder."""
 _END_OF_ARCHIVE = 22
 _LARGEST_CODE = 200_000_000
 """Bytes of compressed records in a program, unpacked; its code is text."""
-
-_CONTAINERS = frozenset(
-    {
-        "collections.OrderedDict",
-        "collections.Counter",
-        "_codecs.encode",
-        "builtins.set",
-        "builtins.complex",
-        "torch.Size",
-        "torch.Tensor",
-        "torch.device",
-        "torch.nn.parameter.Parameter",
-        "torch.serialization._get_layout",
-        "torch._tensor._rebuild_from_type_v2",
-        "torch.storage.UntypedStorage",
-        "torch.storage.TypedStorage",
-    }
-)
-_QUANTIZATION = frozenset(
-    {
-        "torch.per_tensor_affine",
-        "torch.per_tensor_symmetric",
-        "torch.per_channel_affine",
-        "torch.per_channel_symmetric",
-        "torch.per_channel_affine_float_qparams",
-    }
-)
 
 
 def read_torch_zip(path: Path) -> tuple[Any, list[int]]:
@@ -73,11 +51,25 @@ def read_torch_zip(path: Path) -> tuple[Any, list[int]]:
     Raises:
         CheckpointError: If the archive is damaged, compressed or ambiguous, or the pickle needs more than weights.
     """
-    sizes, pickled = _check_archive(path)
-    needed, newer = _foreign_names(path, pickled)
+    sizes, pickled, most = _check_archive(path)
+    if pickled is None:
+        raise CheckpointError(
+            f"{shown(path)} describes its tensors in more than {most.bytes} bytes, far more than they need;"
+            " save model.state_dict() alone."
+        )
+    try:
+        names, newer = names_in_pickle(pickled, most=most.steps)
+    except TooLongError as error:
+        raise CheckpointError(
+            f"{shown(path)} describes its tensors in more than {most.steps} steps, far more than they need;"
+            " save model.state_dict() alone."
+        ) from error
+    except Exception as error:  # pickletools raises half a dozen types on what is no pickle
+        raise _damaged_description(path) from error
+    needed = [name for name in names if not is_weight_global(name)]
     if needed:
         raise CheckpointError(
-            f"{shown(path)} holds pickled objects besides weights ({listed(needed, 3)}), which would run code when loaded;"
+            f"{shown(path)} holds pickled objects besides weights ({told(needed, 3)}), which would run code when loaded;"
             f" {TRUST}."
         )
     if newer:
@@ -108,8 +100,18 @@ def foreign_names(path: Path) -> tuple[str, ...]:
     Raises:
         CheckpointError: If the archive is damaged, compressed or ambiguous.
     """
-    _, pickled = _check_archive(path)
-    needed, newer = _foreign_names(path, pickled)
+    _, pickled, most = _check_archive(path)
+    if pickled is None:
+        return (UNREAD,)
+    found: dict[str, None] = {}
+    newer = False
+    try:
+        newer = names_in_pickle(pickled, most=most.steps, found=found).newer
+    except TooLongError:
+        found[UNREAD] = None
+    except Exception as error:  # pickletools raises half a dozen types on what is no pickle
+        raise _damaged_description(path) from error
+    needed = tuple(name for name in found if not is_weight_global(name))
     return needed or (("a newer pickle protocol",) if newer else ())
 
 
@@ -130,6 +132,11 @@ def check_program(path: Path) -> None:
             if len(entries) > MOST_TENSORS or unpacked > _LARGEST_CODE:
                 raise CheckpointError(
                     f"{shown(path)} unpacks to {len(entries)} records and {unpacked} bytes of code; check the file."
+                )
+            folder = _without_content(entries)
+            if folder is not None:
+                raise CheckpointError(
+                    f"{damaged}: {shown(folder, 60)} is marked as a folder, but holds a record; {again}."
                 )
             wrong = archive.testzip()
     except CheckpointError:
@@ -165,8 +172,19 @@ def check_storages(path: Path, tensors: Mapping[str, Tensor], sizes: list[int]) 
             )
 
 
-def _check_archive(path: Path) -> tuple[list[int], bytes]:
-    """Check everything that can be checked before loading; returns sizes of the storages, and the pickle."""
+class _Most(NamedTuple):
+    """How long the description of the tensors in an archive may be."""
+
+    bytes: int
+    steps: int
+
+
+def _check_archive(path: Path) -> tuple[list[int], bytes | None, _Most]:
+    """Check everything that can be checked before loading.
+
+    Returns:
+        Sizes of the storages; the pickle, or ``None`` where it is too long; what it was compared with.
+    """
     damaged = f"{shown(path)} is a damaged zip file"
     again = "copy or download it again"
     try:
@@ -188,6 +206,11 @@ def _check_archive(path: Path) -> tuple[list[int], bytes]:
                 raise CheckpointError(
                     f"{shown(path)} has compressed records ({listed(packed or names, 1)}), which torch.save never writes;"
                     " unpack it and save model.state_dict() again."
+                )
+            folder = _without_content(entries)
+            if folder is not None:
+                raise CheckpointError(
+                    f"{damaged}: {shown(folder, 60)} is marked as a folder, but holds a record; {again}."
                 )
             # A second archive before or after the first would let two readers see two files.
             size = file.seek(0, 2)
@@ -211,10 +234,6 @@ def _check_archive(path: Path) -> tuple[list[int], bytes]:
                 raise CheckpointError(
                     f"{damaged}: it holds more than one folder of records; {again}."
                 )
-            if archive.getinfo(pickles[0]).file_size > _LARGEST_PICKLE:
-                raise CheckpointError(
-                    f"{shown(path)} describes its tensors in more than {_LARGEST_PICKLE} bytes; check the file."
-                )
             if not any(entry.CRC for entry in entries):
                 raise CheckpointError(
                     f"{shown(path)} was saved without checksums, so that damage could not be noticed;"
@@ -226,7 +245,12 @@ def _check_archive(path: Path) -> tuple[list[int], bytes]:
                     f"{damaged}: the checksum of {shown(wrong, 60)} is wrong; {again}."
                 )
             sizes = [e.file_size for e in entries if e.filename.startswith(f"{root}/data/")]
-            return sizes, archive.read(pickles[0])
+            most = _Most(
+                _LARGEST_PICKLE + _BYTES_PER_RECORD * len(sizes),
+                MOST_STEPS + _STEPS_PER_RECORD * len(sizes),
+            )
+            long = archive.getinfo(pickles[0]).file_size > most.bytes
+            return sizes, None if long else archive.read(pickles[0]), most
     except CheckpointError:
         raise
     except Exception as error:  # zipfile raises half a dozen types on damaged archives
@@ -235,29 +259,19 @@ def _check_archive(path: Path) -> tuple[list[int], bytes]:
         ) from error
 
 
-def _foreign_names(path: Path, pickled: bytes) -> tuple[tuple[str, ...], bool]:
-    """Names that the pickle would import and that weights never need, and whether its protocol is newer than torch.save's."""
-    try:
-        names, newer = names_in_pickle(pickled)
-    except Exception as error:  # pickletools raises half a dozen types on what is no pickle
-        raise CheckpointError(
-            f"{shown(path)} has a damaged description of its tensors; copy or download it again."
-        ) from error
-    return tuple(name for name in names if not _is_weight_global(name)), newer
+def _without_content(entries: list[zipfile.ZipInfo]) -> str | None:
+    """A record that is marked as a folder and holds something; torch leaves its bytes out and the memory as it was."""
+    return next(
+        (
+            entry.filename
+            for entry in entries
+            if entry.file_size and (entry.external_attr & _FOLDER or entry.filename.endswith("/"))
+        ),
+        None,
+    )
 
 
-def _is_weight_global(name: str) -> bool:
-    if name in _CONTAINERS or name in _QUANTIZATION:
-        return True
-    module, _, attribute = name.rpartition(".")
-    if module == "torch":
-        return attribute.endswith("Storage") or isinstance(
-            getattr(torch, attribute, None), torch.dtype
-        )
-    if module == "torch._utils":
-        return (
-            attribute.startswith("_rebuild_")
-            and "numpy" not in attribute
-            and "cpu_tensor" not in attribute
-        )
-    return False
+def _damaged_description(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{shown(path)} has a damaged description of its tensors; copy or download it again."
+    )

@@ -18,13 +18,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmaudit.checkpoint.averages import AVERAGE_KEYS
 from mmaudit.checkpoint.formats import FORMATS, refusal
 from mmaudit.checkpoint.importing import importable
 from mmaudit.checkpoint.model import unwrapped
+from mmaudit.checkpoint.named_globals import told
 from mmaudit.checkpoint.old_modules import completed
 from mmaudit.checkpoint.pickled_names import names_in_file
 from mmaudit.checkpoint.programs import Program, exported_model, scripted_model
@@ -85,7 +87,8 @@ def load_trusted(
     )
     if kind in ("torchscript", "pt2") and weights == "ema":
         raise _one_set(path, what)
-    inside = f" that names {listed(names, 6, 240)}" if names else ""
+    inside = told(names, 6, 240)
+    inside = f" that names {inside}" if inside else ""
     said = f"Trusted as you said: {shown(path)} is {what}{inside}; loading it runs code."
     _log.warning(said)
     absent: dict[str, type[StandIn]] = {}
@@ -110,6 +113,11 @@ def _from_pickle(
 ) -> Trusted:
     """The model or the weights in what was unpickled."""
     chosen, trail = _module_in(path, unwrapped(value), weights)
+    arrays = False
+    if not isinstance(chosen, nn.Module) and not _any_of(Tensor, chosen, _DEEPEST):
+        # Only where there are no tensors: beside them, arrays are metrics and the like.
+        chosen = _with_tensors(chosen, _DEEPEST)
+        arrays = _any_of(Tensor, chosen, _DEEPEST)
     missing = stands_in(chosen)
     if absent and isinstance(chosen, dict):
         weightless = not any(holds_weights(part) for part in (chosen, *chosen.values()))
@@ -120,6 +128,8 @@ def _from_pickle(
             " file."
         )
     notes = []
+    if arrays:
+        notes.append(f"Took the NumPy arrays of {shown(path.name, 60)} for tensors.")
     if absent:
         notes.append(
             f"Objects of classes that are not here were left empty: {listed(absent, 4)}; no weights are in them."
@@ -222,6 +232,26 @@ def _from_script(path: Path, name: str, directory: Path | None, home: Any) -> An
         f"{shown(path)} names __main__.{shown(name, 60)}, which the script that saved it defined; put its definition into a"
         f" module{where} and name a factory there ('module:function')."
     )
+
+
+def _any_of(kind: type, value: Any, depth: int) -> bool:
+    """Whether dictionaries hold a value of a kind."""
+    if isinstance(value, dict):
+        return depth > 0 and any(_any_of(kind, part, depth - 1) for part in value.values())
+    return isinstance(value, kind)
+
+
+def _with_tensors(value: Any, depth: int) -> Any:
+    """Dictionaries with tensors in place of NumPy arrays of numbers."""
+    if isinstance(value, dict) and depth:
+        return {key: _with_tensors(part, depth - 1) for key, part in value.items()}
+    if not isinstance(value, np.ndarray):
+        return value
+    try:
+        # A copy of its own: arrays may be read-only, of another byte order or reversed, which tensors cannot be.
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
+    except (TypeError, ValueError):  # text, objects and types that torch does not have
+        return value
 
 
 def _one_set(path: Path, what: str) -> CheckpointError:

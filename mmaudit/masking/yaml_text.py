@@ -46,7 +46,11 @@ def parse_yaml(text: str) -> Any:
             a: {b: 1, b: 2}
                       ^
     """
-    return yaml.load(text, Loader=_OnceLoader)
+    loader = _OnceLoader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
 
 
 def yaml_fault(error: Exception) -> str:

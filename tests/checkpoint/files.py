@@ -48,6 +48,20 @@ def records_of(content: bytes) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
+def marked_as_folders(content: bytes) -> dict[str, bytes]:
+    """Record -> the zip file with one bit changed, which says that this record is a folder; no checksum covers it."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        entries, place = archive.infolist(), archive.start_dir
+    found = {}
+    for entry in entries:
+        changed = bytearray(content)
+        assert changed[place : place + 4] == b"PK\x01\x02"
+        changed[place + 38] |= 0x10
+        found[entry.filename] = bytes(changed)
+        place += 46 + sum(struct.unpack_from("<HHH", content, place + 28))
+    return found
+
+
 def tar_bytes(records: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -305,6 +319,7 @@ __all__ = [
     "foreign_files",
     "gadgets",
     "hostile_files",
+    "marked_as_folders",
     "records_of",
     "rename_all",
     "safetensors_bytes",

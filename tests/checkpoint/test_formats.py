@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import warnings
+import zipfile
 
 import pytest
 import torch
 
+from mmaudit.checkpoint import formats
 from mmaudit.checkpoint.formats import FORMATS, find_weights, recognise, refusal
 from mmaudit.checkpoint.loader import read_weights
 from mmaudit.exceptions import CheckpointError
@@ -37,10 +40,11 @@ def test_foreign_files_are_named_and_refused_whatever_they_are_called(tmp_path, 
 
 def test_every_format_that_cannot_be_read_is_tried_above():
     tried = {key for key, _ in FOREIGN.values()}
-    # These two are no files; they have tests of their own.
+    # Two are no files, one is large; they have tests of their own.
     assert {key for key, known in FORMATS.items() if known.advice} - tried == {
         "distributed checkpoint",
         "special",
+        "crowded zip",
     }
 
 
@@ -54,6 +58,25 @@ def test_readable_formats_are_recognised_under_any_name(tmp_path):
         path.write_bytes(content)
         assert {recognise(copy) for copy in [path, *rename_all(path)]} == {key}
         assert not FORMATS[key].advice
+
+
+@pytest.mark.parametrize("comment", [b"", b"x" * 65_535])
+def test_zip_files_of_very_many_records_are_not_listed(tmp_path, monkeypatch, comment):
+    assert formats._MOST_RECORDS > 100_000
+    monkeypatch.setattr(formats, "_MOST_RECORDS", 70_000)
+    path = tmp_path / "many.pt"
+    for most, key in ((70_000, "zip"), (70_001, "crowded zip")):  # above 65535 by the larger format
+        record = b"PK\x01\x02" + bytes(24) + b"\1\0" + bytes(16) + b"a"
+        end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 65535, 65535, 2**32 - 1, 0, len(comment))
+        large = struct.pack(
+            "<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, most, most, most * len(record), 4
+        )
+        locator = struct.pack("<4sIQI", b"PK\6\7", 0, 4 + most * len(record), 1)
+        path.write_bytes(b"PK\3\4" + record * most + large + locator + end + comment)
+        with monkeypatch.context() as patched:
+            if key != "zip":
+                patched.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("listed"))
+            assert recognise(path) == key
 
 
 @pytest.mark.parametrize("key", [key for key, known in FORMATS.items() if known.advice])

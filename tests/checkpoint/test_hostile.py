@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import io
 import json
+import os
 import pickle
+import pickletools
 import random
 import struct
 import subprocess
@@ -18,13 +20,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmaudit.checkpoint import safetensors_file, state_dict, torch_zip
+from mmaudit.checkpoint import reading, safetensors_file, state_dict, torch_zip
 from mmaudit.checkpoint.loader import load_checkpoint, read_weights
 from mmaudit.exceptions import CheckpointError
 from tests.checkpoint.files import (
     Gadget,
     gadgets,
     hostile_files,
+    marked_as_folders,
     records_of,
     safetensors_bytes,
     save_safetensors,
@@ -120,6 +123,20 @@ def test_names_of_what_a_pickle_needs_are_told(tmp_path):
     )
     module = write(tmp_path / "model.pt", torch_bytes(torch.nn.GRU(2, 2)))
     assert "torch.nn.modules.rnn.GRU" in refused(module)
+
+
+@pytest.mark.parametrize("harmless", [0, 3, 40])
+def test_what_would_run_code_is_told_however_many_other_names_there_are(tmp_path, harmless):
+    kinds = [kind for kind in vars(torch.nn).values() if isinstance(kind, type)][:harmless]
+    payload = gadgets(tmp_path / "marker.npy")["os.system"]
+    value = {"state_dict": weights(), "layers": kinds, "x": payload}
+    for options in ({}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}):
+        text = refused(write(tmp_path / "best.pt", torch_bytes(value, **options)))
+        assert f"{os.system.__module__}.system" in text
+        assert "_rebuild_tensor" not in text and "OrderedDict" not in text
+    assert f"{os.system.__module__}.system" in refused(
+        write(tmp_path / "x.pkl", pickle.dumps(value))
+    )
 
 
 def test_renaming_changes_nothing(tmp_path):
@@ -366,6 +383,27 @@ def test_hostile_safetensors_headers(tmp_path, header):
     refused(write(tmp_path / "x.safetensors", safetensors_bytes(header, b"\0\0\x80\x3f")))
 
 
+@pytest.mark.parametrize("name", ["best.pt", "best.safetensors"])
+def test_records_that_are_marked_as_folders_are_refused(tmp_path, name):
+    """Checksums still hold, and torch leaves such a record out: the weights are then what was in memory before."""
+    good = torch_bytes(weights())
+    assert same(read_weights(write(tmp_path / name, good)).tensors, weights())
+    seen = 0
+    for record, content in marked_as_folders(good).items():
+        assert record in refused(write(tmp_path / name, content))
+        seen += 1
+    assert seen == len(records_of(good))
+
+
+def test_names_that_end_as_folders_do_are_refused(tmp_path):
+    records = records_of(torch_bytes(weights()))
+    path = write(tmp_path / "x.pt", zip_bytes({**records, "archive/data/9/": b"content"}))
+    assert "marked as a folder" in refused(path)
+    # As zip programs write them: folders without content, in an archive that was made by hand.
+    path = write(tmp_path / "x.pt", zip_bytes({"archive/data/": b"", **records}))
+    assert same(read_weights(path).tensors, weights())
+
+
 # --- bombs and lies ----------------------------------------------------------------------------------------------------
 
 
@@ -441,8 +479,100 @@ def test_too_large_headers(tmp_path, monkeypatch):
     for length in (10_000_001, 1 << 39):
         content = struct.pack("<Q", length) + b"{" + bytes(100)
         assert "header of" in refused(write(tmp_path / "x", content))
+    path = write(tmp_path / "x.pt", torch_bytes(weights()))
+    monkeypatch.setattr(torch_zip, "_BYTES_PER_RECORD", 0)
     monkeypatch.setattr(torch_zip, "_LARGEST_PICKLE", 10)
-    assert "describes its tensors" in refused(write(tmp_path / "x.pt", torch_bytes(weights())))
+    assert "describes its tensors in more than 10 bytes" in refused(path)
+
+
+def test_a_long_description_is_not_followed_to_its_end(tmp_path, monkeypatch):
+    """Two million lists take seconds and hundreds of megabytes to build, and a file of them holds no weights."""
+    pickled = b"\x80\x02](" + b"]" * 1_100_000 + b"e."
+    path = write(tmp_path / "lists.pt", zip_bytes({"a/data.pkl": pickled, "a/version": b"3\n"}))
+    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("built"))
+    assert "more than 1000000 steps" in refused(path)
+    monkeypatch.undo()
+    # Each tensor brings its own share: a model of many is no bomb.
+    many = write(tmp_path / "many.pt", torch_bytes({str(i): torch.ones(1) for i in range(300)}))
+    monkeypatch.setattr(torch_zip, "MOST_STEPS", 0)
+    assert len(read_weights(many).tensors) == 300
+    monkeypatch.setattr(torch_zip, "_STEPS_PER_RECORD", 20)
+    assert "steps" in refused(many)
+
+
+def test_a_bound_on_the_description_leaves_room_for_the_largest_models():
+    """A training state with two averages for each weight, as Adam keeps them, uses half of what is allowed."""
+    model = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(500)))
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    state = {"state_dict": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}
+    records = records_of(torch_bytes(state))
+    tensors = sum(name.startswith("archive/data/") for name in records)
+    pickled = records["archive/data.pkl"]
+    steps = sum(1 for _ in pickletools.genops(pickled))
+    assert tensors >= 3000
+    assert steps < 0.8 * torch_zip._STEPS_PER_RECORD * tensors
+    assert len(pickled) < 0.5 * torch_zip._BYTES_PER_RECORD * tensors
+
+
+def test_a_safetensors_file_of_the_wrong_length_is_refused_before_it_is_hashed(
+    tmp_path, monkeypatch
+):
+    header = json.dumps(
+        {"a": {"dtype": "F32", "shape": [25], "data_offsets": [0, 100]}},
+    ).encode()
+    monkeypatch.setattr(reading, "file_record", lambda *_: pytest.fail("hashed"))
+    for length in (99, 101):
+        path = write(tmp_path / "x.safetensors", safetensors_bytes(header, bytes(length)))
+        assert "its tensors end at byte" in refused(path)
+    index = {"weight_map": {"a": "x.safetensors", "b": "y.safetensors"}}
+    path = write(tmp_path / "index.json", json.dumps(index).encode())
+    for name, words in (("a", "its tensors end at byte"), ("b", "lacks b")):
+        good = safetensors_bytes(header, bytes(100 if name == "b" else 99))
+        write(tmp_path / "x.safetensors", good)
+        write(tmp_path / "y.safetensors", safetensors_bytes(header, bytes(100)))
+        assert words in refused(path)
+
+
+def test_keys_and_shapes_can_be_compared_before_anything_is_read(tmp_path, monkeypatch):
+    class NoFitError(CheckpointError):
+        pass
+
+    def compare(found):
+        assert all(tensor.is_meta for tensor in found.values())
+        seen.append({key: tuple(tensor.shape) for key, tensor in found.items()})
+        raise NoFitError("They do not fit.")
+
+    seen: list[dict[str, tuple[int, ...]]] = []
+    content = save_safetensors(weights())
+    one = write(tmp_path / "one.safetensors", content)
+    places = {"weight_map": dict.fromkeys(weights(), "one.safetensors")}
+    index = write(tmp_path / "index.json", json.dumps(places).encode())
+    zipped = write(tmp_path / "one.pt", torch_bytes({"state_dict": weights()}))
+    monkeypatch.setattr(reading, "check_tensors", lambda *_: pytest.fail("read"))
+    for path in (zipped, one, index):
+        with pytest.raises(NoFitError):
+            reading.read_stamped(path, "checkpoint", expects=compare)
+        monkeypatch.setattr(reading, "file_record", lambda *_: pytest.fail("hashed"))
+    assert seen == [{key: tuple(value.shape) for key, value in weights().items()}] * 3
+    monkeypatch.undo()
+    found, _ = reading.read_stamped(one, "checkpoint", expects=lambda found: None)
+    assert same(found.tensors, weights())
+
+
+def test_looking_for_values_that_are_not_finite_takes_little_memory(monkeypatch):
+    monkeypatch.setattr(state_dict, "_PIECE", 7)
+    asked = []
+    real = torch.isfinite
+    monkeypatch.setattr(torch, "isfinite", lambda t: (asked.append(t.numel()), real(t))[1])
+    assert state_dict.check_tensors(Path("x"), {"a": torch.ones(5, 4), "b": torch.ones(())}) == ()
+    assert max(asked) == 7 and sum(asked) == 21
+    odd = {"a": torch.ones(5, 4), "b": torch.ones(3, 5).T}
+    odd["a"][4, 3] = float("nan")
+    odd["b"][4, 2] = float("inf")
+    (note,) = state_dict.check_tensors(Path("x"), odd)
+    assert "a, b" in note
 
 
 def test_unusual_tensors_are_refused_by_name(tmp_path):

@@ -9,8 +9,15 @@ import pickletools
 import pytest
 import torch
 
-from mmaudit.checkpoint.pickled_names import HIDDEN, names_in_file, names_in_pickle
-from tests.checkpoint.files import gadgets, hostile_files
+from mmaudit.checkpoint import pickled_names
+from mmaudit.checkpoint.pickled_names import (
+    HIDDEN,
+    UNREAD,
+    TooLongError,
+    names_in_file,
+    names_in_pickle,
+)
+from tests.checkpoint.files import gadgets, hostile_files, tar_bytes
 
 VALUE = {
     "a": collections.OrderedDict(x=1),
@@ -66,3 +73,38 @@ def test_files_of_several_pickles(tmp_path):
         assert {"posix.system", "nt.system"} & set(names_in_file(path, kind))
     path.write_bytes(b"\x80\x02garbage")
     assert names_in_file(path, "pickle") == ()
+
+
+def test_names_before_damage_are_told(tmp_path):
+    """An unpickler runs what comes first and stumbles afterwards."""
+    path = tmp_path / "file"
+    path.write_bytes(b"\x80\x02cposix\nsystem\n" + b"\xff" * 9)
+    assert names_in_file(path, "pickle") == ("posix.system",)
+
+
+@pytest.mark.parametrize("filling", [b"N0" * 60, b"X\x64\0\0\0" + b"x" * 100 + b"0"])
+def test_a_long_pickle_is_not_followed_to_its_end(tmp_path, monkeypatch, filling):
+    content = b"\x80\x02cfractions\nFraction\n" + filling + b"cposix\nsystem\n."
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    whole = ("fractions.Fraction", "posix.system")
+    assert names_in_file(path, "pickle") == names_in_pickle(content).names == whole
+    monkeypatch.setattr(pickled_names, "MOST_STEPS", 100)
+    monkeypatch.setattr(pickled_names, "_LARGEST", 100)
+    assert names_in_file(path, "pickle") == ("fractions.Fraction", UNREAD)
+    found: dict[str, None] = {}
+    with pytest.raises(TooLongError):
+        names_in_pickle(b"\x80\x02cfractions\nFraction\nNN.", most=2, found=found)
+    assert list(found) == ["fractions.Fraction"]
+
+
+def test_the_bound_holds_for_all_pickles_of_a_file_together(tmp_path, monkeypatch):
+    members = {str(i): pickle.dumps([i] * 10, protocol=2) for i in range(20)}
+    path = tmp_path / "file"
+    path.write_bytes(tar_bytes({"pickle": members["0"], **members}))
+    assert names_in_file(path, "torch tar") == ()
+    monkeypatch.setattr(pickled_names, "MOST_STEPS", 100)
+    assert names_in_file(path, "torch tar") == (UNREAD,)
+    monkeypatch.undo()
+    monkeypatch.setattr(pickled_names, "_MOST_MEMBERS", 20)
+    assert names_in_file(path, "torch tar") == (UNREAD,)

@@ -25,11 +25,13 @@ from torch import nn
 import mmaudit
 from mmaudit.checkpoint.loader import load_checkpoint, read_weights
 from mmaudit.checkpoint.programs import ScriptedModel
+from mmaudit.checkpoint.wording import shown
 from mmaudit.exceptions import CheckpointError, MMAuditError, ModelError, SpecError
 from tests.checkpoint.files import (
     foreign_files,
     gadgets,
     hostile_files,
+    marked_as_folders,
     records_of,
     torch_bytes,
     weights,
@@ -544,6 +546,68 @@ def test_a_scripted_module_moves_and_counts(net):
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in net.parameters())
     assert set(model.state_dict()) == set(net.state_dict())
     assert model.to(torch.float64).program.head.weight.dtype == torch.float64
+
+
+@pytest.mark.parametrize("what", ["pickled module", "scripted", "exported"])
+def test_trust_covers_no_record_that_is_marked_as_a_folder(project, net, tmp_path, what):
+    """torch leaves such a record out without a word, so that weights would be what was in memory before."""
+    path = tmp_path / "net.pt"
+    if what == "pickled module":
+        save_pickled(net, path, "zip")
+    elif what == "scripted":
+        scripted(net, path, "scripted")
+    else:
+        exported(net, path, dynamic=True)
+    good = path.read_bytes()
+    seen = 0
+    for record, content in marked_as_folders(good).items():
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="marked as a folder") as caught:
+            load_checkpoint(path, directory=project, trust=True)
+        assert shown(record, 60) in str(caught.value)
+        seen += 1
+    assert seen == len(records_of(good)) > 4
+
+
+def test_a_long_pickle_is_told_as_one_and_loaded_where_it_is_trusted(
+    project, net, tmp_path, monkeypatch
+):
+    from mmaudit.checkpoint import torch_zip
+
+    path = save_pickled(net, tmp_path / "net.pt", "zip")
+    for limit in ("_LARGEST_PICKLE", "MOST_STEPS"):
+        monkeypatch.setattr(torch_zip, "_BYTES_PER_RECORD", 0)
+        monkeypatch.setattr(torch_zip, "_STEPS_PER_RECORD", 0)
+        monkeypatch.setattr(torch_zip, limit, 40)
+        with pytest.raises(CheckpointError, match="more than 40"):
+            load_checkpoint(path, directory=project)
+        loaded = load_checkpoint(path, directory=project, trust=True)
+        assert "more beyond the part that was looked through" in loaded.notes[0]
+        assert torch.equal(outputs(loaded.model, data()[0]), outputs(net, data()[0]))
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("how", ["zip", "legacy", "pickle 2", "pickle 4"])
+def test_arrays_of_numpy_are_taken_for_tensors(project, net, tmp_path, how):
+    state = {key: value.numpy() for key, value in net.state_dict().items()}
+    foreign = {
+        key: array[::-1].copy()[::-1].astype(array.dtype.newbyteorder(">"))
+        for key, array in state.items()
+    }
+    for value in (state, {"state_dict": foreign, "epoch": 3, "names": np.array(["a"], object)}):
+        path = save_pickled(net, tmp_path / "net.pt", how, value)
+        loaded = load_checkpoint(path, "own_trusted_net:build", directory=project, trust=True)
+        assert torch.equal(outputs(loaded.model, data()[0]), outputs(net, data()[0]))
+        assert "Took the NumPy arrays of net.pt for tensors." in loaded.notes
+    # Beside tensors an array is something else, for example a confusion matrix.
+    value = {"best": net.state_dict(), "confusion": np.eye(2)}
+    path = save_pickled(net, tmp_path / "net.pt", how, value)
+    loaded = load_checkpoint(path, "own_trusted_net:build", directory=project, trust=True)
+    assert torch.equal(outputs(loaded.model, data()[0]), outputs(net, data()[0]))
+    assert not any("NumPy" in note for note in loaded.notes)
+    path = save_pickled(net, tmp_path / "net.pt", how, {"names": np.array(["a"])})
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        load_checkpoint(path, "own_trusted_net:build", directory=project, trust=True)
 
 
 # --- what trust does not open ------------------------------------------------------------------------------------------
