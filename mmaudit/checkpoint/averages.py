@@ -7,6 +7,7 @@ leaves out (running statistics are rarely averaged) is taken from the model's ow
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from mmaudit.checkpoint.state_dict import (
 from mmaudit.checkpoint.wording import listed, shown
 from mmaudit.exceptions import CheckpointError
 
-__all__ = ["AVERAGE_KEYS", "AVERAGE_PREFIXES", "find_average"]
+__all__ = ["AVERAGE_KEYS", "AVERAGE_PREFIXES", "find_average", "is_averaged_model"]
 
 AVERAGE_KEYS = (
     "ema_state_dict",
@@ -39,11 +40,26 @@ AVERAGE_KEYS = (
     "ema",
     "model_averaged",
     "averaged_model",
+    "averaged_state_dict",
+    "averaged",
+    "avg_model",
+    "model_avg",
+    "avg_state_dict",
+    "swa_model",
+    "model_swa",
+    "swa_state_dict",
+    "swa_model_state_dict",
+    "swa",
+    "polyak",
+    "ema_shadow",
     "shadow",
 )
-"""Names under which averaged weights are looked for, in this order."""
+"""Names under which averaged weights are looked for, in this order; then any one name with such a word in it."""
 
-AVERAGE_PREFIXES = ("ema_model.", "model_ema.", "_ema_model.", "averaged_model.", "ema.")
+AVERAGE_PREFIXES = (
+    *("ema_model.", "model_ema.", "_ema_model.", "averaged_model.", "ema."),
+    *("swa_model.", "avg_model.", "model_avg.", "averaged.", "swa.", "polyak.", "ema_shadow."),
+)
 """Prefixes of averaged weights among the model's own."""
 
 _LISTS = ("shadow_params", "ema_params", "ema_weights")
@@ -52,6 +68,8 @@ _COUNTERS = frozenset(
     | {"collected_params", "temp_stored_params", "inv_gamma", "power", "min_decay"}
     | {"update_after_step", "use_ema_warmup"}
 )
+_WORDS = frozenset({"ema", "swa", "avg", "average", "averaged", "averages", "polyak", "shadow"})
+_COUNTER = "n_averaged"
 _NEVER_AVERAGED = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -122,6 +140,28 @@ def _places(whole: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
             if inside:
                 yield f"{trail}{prefix}", inside
 
+    others = [(trail, key) for trail, holder in holders for key in holder if _says_average(key)]
+    if len(others) == 1:
+        ((trail, key),) = others
+        yield f"{trail}{key}", dict(holders)[trail][key]
+    for trail, holder in holders:
+        if is_averaged_model(holder):
+            yield trail.removesuffix(".") or _COUNTER, holder
+
+
+def is_averaged_model(value: Any) -> bool:
+    """Whether a mapping is the state dict of torch's ``AveragedModel``: its counter beside the average under ``module.``."""
+    if not isinstance(value, dict) or _COUNTER not in value or len(value) == 1:
+        return False
+    return all(key == _COUNTER or str(key).startswith("module.") for key in value)
+
+
+def _says_average(key: Any) -> bool:
+    """Whether a name that is none of the known ones has a word for averages in it."""
+    if not isinstance(key, str) or key in AVERAGE_KEYS or key in _LISTS or "." in key:
+        return False
+    return bool(_WORDS & set(re.split(r"[^a-z]+", key.lower())))
+
 
 def _named(
     path: Path, value: Any, own: Mapping[str, Tensor]
@@ -146,7 +186,8 @@ def _named(
             if holds_weights(inner.get(key)):
                 inner = {k: v for k, v in plain(inner[key]).items() if k not in _COUNTERS}
                 break
-        if not holds_weights(inner):
+        by_part = bool(inner) and all(holds_weights(part) for part in inner.values())
+        if not (holds_weights(inner) or by_part):
             return None
         tensors = find_state_dict(path, inner).tensors
         return _with_dots(tensors, own), ""
@@ -218,11 +259,14 @@ def _own_weights(path: Path, whole: dict[Any, Any]) -> dict[str, Tensor]:
         for key, value in whole.items()
         if key not in AVERAGE_KEYS
         and key not in _LISTS
+        and not _says_average(key)
         and not (isinstance(key, str) and key.startswith(AVERAGE_PREFIXES))
     }
     try:
         found = find_state_dict(path, rest).tensors
     except CheckpointError:
+        return {}
+    if is_averaged_model(found):  # the average itself
         return {}
     return {name: value for name, value in found.items() if not name.startswith(AVERAGE_PREFIXES)}
 

@@ -186,18 +186,31 @@ def _file(file: Path, home: Path, out: Path, *, trust: bool, weights: Wanted) ->
         state = find_state_dict(file, loaded.value, weights=weights)
         return _Found(state.tensors, _unknown(state.tensors), words, (*loaded.notes, *state.notes))
     tensors = _state(file, loaded.value)
+    model = loaded.value
     if kind in ("torchscript", "pt2"):
-        model = loaded.value
         known = (
             f" of the class {shown(model.original_name, 60)}"
             if isinstance(model, ScriptedModel)
             else ""
         )
         what = f"build the module{known} that the program was made of"
-        return _Found(tensors, to_fill_in(what, tensors), words, loaded.notes)
+        notes = (*loaded.notes, *_left_out(file, model, tensors))
+        return _Found(tensors, to_fill_in(what, tensors), words, notes)
     with importable(home):
-        stub = for_module(loaded.value, tensors, home, out)
+        stub = for_module(model, tensors, home, out)
     return _Found(tensors, stub, words, loaded.notes)
+
+
+def _left_out(path: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """A sentence on buffers that are no weights; building the module anew has to give their values."""
+    inner = getattr(model, "program", model) if isinstance(model, OpaqueModel) else model
+    names = [name for name, _ in inner.named_buffers() if name not in tensors]
+    if not names:
+        return []
+    return [
+        f"{len(names)} values of {shown(path.name, 60)} are not saved with weights and are not in {WEIGHTS}:"
+        f" {listed(names, 3)}; build() has to set them."
+    ]
 
 
 def _unknown(tensors: Mapping[str, Tensor]) -> Stub:

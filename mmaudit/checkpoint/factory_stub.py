@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from mmaudit.checkpoint.rebuilding import building_call
+from mmaudit.checkpoint.rebuilding import rebuilding
 from mmaudit.checkpoint.wording import listed, shown
 
 __all__ = [
@@ -81,10 +81,12 @@ def for_module(model: nn.Module, tensors: Mapping[str, Tensor], home: Path, out:
         home: The folder its classes are imported from.
         out: Where the stub is going to lie.
     """
-    call = building_call(model)
+    call, differs = rebuilding(model)
     kind = type(model)
     if call is None or any(c.__module__ == "__main__" for c in call.classes.values()):
         what = f"call {shown(f'{kind.__module__}.{kind.__qualname__}', 60)} with the arguments it was built with"
+        if differs:
+            what += f" and set what was changed later (its {shown(differs, 60)} is not what the call gives)"
         return to_fill_in(what, tensors)
     lines = [f"{_HEAD}from collections import OrderedDict\nfrom pathlib import Path\n\n"]
     lines += [

@@ -1,8 +1,8 @@
 """Puts weights into a module, strictly: every key by name, every shape, all checked before anything is copied.
 
 Training wrappers leave their names in the keys (``module.`` of data parallelism, ``_orig_mod.`` of ``torch.compile``,
-``model.`` of Lightning modules). They are removed where the keys then fit better, and the record says so; nothing else about
-a key is guessed.
+``model.`` of Lightning modules). They are removed where the keys then fit better, and the record says so. Parts that a file
+keeps under names of their own (:mod:`mmaudit.checkpoint.parts`) go where they alone fit; nothing else about a key is guessed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from mmaudit.checkpoint.averages import AVERAGE_PREFIXES
+from mmaudit.checkpoint.parts import pair_parts, part_names
 from mmaudit.checkpoint.wording import listed, shown
 from mmaudit.exceptions import CheckpointError
 
@@ -113,6 +114,10 @@ def plan_load(
     if len(plain) != len(target):
         plain = {name: name for name in target}
     fitted, notes = _fit_keys(dict(tensors), plain, strip_prefix, where)
+    if strip_prefix is None:
+        shapes = {name: target[full] for name, full in plain.items()}
+        fitted, renamed = _fit_parts(fitted, shapes, where)
+        notes += renamed
     fitted, tied = _fill_tied(fitted, {name: target[full] for name, full in plain.items()}, where)
     named = {plain.get(key, key): value for key, value in fitted.items()}
     named, lenient = _apply_own_rules(module, named, target)
@@ -161,6 +166,18 @@ def _fit_keys(
             f"Left out '{_AVERAGING_COUNTER}', the counter of torch's AveragedModel, in {_short(where)}."
         )
     return best, notes
+
+
+def _fit_parts(
+    tensors: dict[str, Tensor], target: Mapping[str, Tensor], where: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Put parts under the names of the sub-modules that they fit; returns what was renamed."""
+    paired = pair_parts(tensors, target, _candidates)
+    if paired is None:
+        return tensors, []
+    said = [f"{shown(part, 40)} for {shown(child, 40)}" for part, child in paired.names.items()]
+    more = f" and {len(said) - 6} more" if len(said) > 6 else ""
+    return paired.tensors, [f"Took, in {_short(where)}, {', '.join(said[:6])}{more}{paired.how}."]
 
 
 def _without_averages(
@@ -264,6 +281,8 @@ def _fill_tied(
 def _same(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
+    if one.is_meta or other.is_meta:  # known by shape alone, and compared again once it is read
+        return True
     if one.is_floating_point() or one.is_complex():
         return bool(torch.allclose(one.double(), other.double(), rtol=0, atol=0, equal_nan=True))
     return torch.equal(one, other)
@@ -310,7 +329,10 @@ def _check_names(
         return
     hint = "check that the factory builds the model that was saved"
     if missing and unexpected:
+        parts, children = part_names(tensors), part_names(target)
         hint = f"if a prefix is wrong ({_beginning(original)}), name it as strip_prefix"
+        if len(parts) > 1 and not set(parts) & set(children):
+            hint = f"save its parts {listed(parts, 4, 80)} under the names of the model's, {listed(children, 4, 80)}"
     for most in (3, 2, 1):  # as many names as one line holds
         parts = [f"missing {listed(missing, most, 56 * most)}"] * bool(missing)
         parts += [f"unexpected {listed(unexpected, most, 56 * most)}"] * bool(unexpected)
@@ -341,7 +363,7 @@ def _check_dtypes(
     converted: dict[str, list[str]] = {}
     for name, value in target.items():
         given = tensors[name]
-        if not isinstance(value, Tensor) or given.dtype == value.dtype:
+        if not isinstance(value, Tensor) or given.is_meta or given.dtype == value.dtype:
             continue
         how = f"{_dtype(given)} to {_dtype(value)}"
         if not value.is_meta and not _survives(given, value.dtype):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -17,7 +18,9 @@ from torch import nn
 
 from mmaudit.checkpoint.fitting import Plan, load_into, plan_load
 from mmaudit.checkpoint.importing import call_factory, import_callable, importable
+from mmaudit.checkpoint.precision import in_float32
 from mmaudit.checkpoint.reading import (
+    Expects,
     Stamp,
     WeightsFile,
     check_unchanged,
@@ -29,10 +32,12 @@ from mmaudit.checkpoint.state_dict import Wanted
 from mmaudit.checkpoint.whole import open_whole
 from mmaudit.checkpoint.wording import listed, shown
 from mmaudit.exceptions import CheckpointError, ModelError, SpecError
+from mmaudit.masking.reading import checkpoint_paths
 from mmaudit.masking.spec import AuditSpec, read_spec
 from mmaudit.report.schema import FileRecord
 
 __all__ = [
+    "IN_NO_FILE",
     "LoadedCheckpoint",
     "WeightsFile",
     "call_factory",
@@ -42,6 +47,9 @@ __all__ = [
     "load_into",
     "read_weights",
 ]
+
+IN_NO_FILE = "are in no file and keep the values that the factory gave them"
+"""What a note says of weights that no checkpoint brought."""
 
 
 class LoadedCheckpoint(NamedTuple):
@@ -88,6 +96,7 @@ def load_checkpoint(
         SpecError: If the audit file or the factory's import string or arguments are wrong.
         ModelError: If the factory raises, or does not return what is needed.
     """
+    directory = None if directory is None else Path(directory)
     if checkpoint is not None and not isinstance(checkpoint, (str, Path, Mapping)):
         if not callable(checkpoint):
             raise CheckpointError(
@@ -103,6 +112,18 @@ def load_checkpoint(
         return _load_audit_file(
             Path(checkpoint), factory, directory, strip_prefix, trust=trust, weights=weights
         )
+    if strip_prefix is not None and not isinstance(strip_prefix, str):
+        raise SpecError(
+            f"strip_prefix is {shown(repr(strip_prefix), 40)}; expected the text that keys begin with."
+        )
+    if args is not None and not isinstance(args, Mapping):
+        raise SpecError(
+            f"args is {shown(repr(args), 40)}; expected a mapping of argument to value."
+        )
+    try:
+        checkpoint = checkpoint_paths(checkpoint)
+    except ValueError as error:
+        raise CheckpointError(f"The checkpoint is not readable: {error}.") from None
     if weights not in ("model", "ema"):
         raise SpecError(f"weights is {weights!r}; expected 'model' or 'ema'.")
     if factory is None:
@@ -114,10 +135,8 @@ def load_checkpoint(
         return LoadedCheckpoint(model, code, "built by the factory, no checkpoint", ())
     if not isinstance(model, nn.Module):
         raise _no_module(model, _name(factory))
-    parts = (
-        {str(name): path for name, path in checkpoint.items()}
-        if isinstance(checkpoint, Mapping)
-        else {"": checkpoint}
+    parts: dict[str, Any] = (
+        dict(checkpoint) if isinstance(checkpoint, Mapping) else {"": checkpoint}
     )
     reader = _Reader(trust, weights, directory, _home(factory, directory))
     files, formats, notes = _fill(model, parts, strip_prefix, reader)
@@ -139,7 +158,10 @@ def _load_whole(
     own = type(opened.model)
     ours = own.__module__.partition(".")[0] in ("mmaudit", "torch", "transformers")
     files = opened.files if ours else (*opened.files, *_code(own))
-    return LoadedCheckpoint(opened.model, files, opened.format, opened.notes)
+    notes = opened.notes
+    if opened.format == "pickled module, trusted" and isinstance(opened.model, nn.Module):
+        notes = (*notes, *in_float32(opened.model))
+    return LoadedCheckpoint(opened.model, files, opened.format, notes)
 
 
 def _load_audit_file(
@@ -215,17 +237,16 @@ class _Reader(NamedTuple):
     directory: Path | None
     home: Any
 
-    def read(self, place: str | Path, role: str) -> tuple[Path, WeightsFile, list[Stamp]]:
-        path = (self.directory or Path()) / Path(place).expanduser()
-        found, stamps = read_stamped(
+    def read(self, path: Path, role: str, expects: Expects) -> tuple[WeightsFile, list[Stamp]]:
+        return read_stamped(
             path,
             role,
+            expects=expects,
             trust=self.trust,
             weights=self.weights,
             directory=self.directory,
             home=self.home,
         )
-        return path, found, stamps
 
 
 def _home(factory: str | Callable[..., Any], directory: Path | None) -> Any:
@@ -254,11 +275,12 @@ def _fill(
     stamps: list[Stamp] = []
     for name, place in parts.items():
         role = f"checkpoint of {name}" if name else "checkpoint"
-        path, weights, seen = reader.read(place, role)
+        path = (reader.directory or Path()) / Path(place).expanduser()
         where = f"{path} for {name}" if name else str(path)
-        plan = plan_load(
-            model.get_submodule(name), weights.tensors, strip_prefix=strip_prefix, where=where
-        )
+        # First with keys and shapes alone: what does not fit is refused before gigabytes are read.
+        fit = partial(plan_load, model.get_submodule(name), strip_prefix=strip_prefix, where=where)
+        weights, seen = reader.read(path, role, fit)
+        plan = fit(weights.tensors)
         plans.append(plan)
         files += weights.files
         formats[weights.format] = None
@@ -271,9 +293,7 @@ def _fill(
     check_unchanged(stamps)
     uncovered = _uncovered(model, parts)
     if uncovered:
-        notes.append(
-            f"{len(uncovered)} weights are in no file and keep the values that the factory gave them: {listed(uncovered, 3)}."
-        )
+        notes.append(f"{len(uncovered)} weights {IN_NO_FILE}: {listed(uncovered, 3)}.")
     return tuple(files), ", ".join(formats), tuple(notes)
 
 

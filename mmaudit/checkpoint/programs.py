@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from mmaudit.checkpoint.fixed_batch import in_batches
 from mmaudit.checkpoint.model import OpaqueModel, with_parameters
+from mmaudit.checkpoint.precision import as_taken, as_wanted, own_dtype, spelled
 from mmaudit.exceptions import ModelError
 
 __all__ = ["Program", "ScriptedModel", "exported_model", "scripted_model"]
@@ -38,6 +40,7 @@ class ScriptedModel(OpaqueModel):
         super().__init__("a TorchScript program")
         # Not registered: a frozen program lacks attributes that every module is taken to have.
         self.__dict__["_held"] = program
+        self.__dict__["_dtype"] = own_dtype(_tensors(program))
         with_parameters(self, ScriptedModel._run, _script_parameters(program))
 
     @property
@@ -47,8 +50,11 @@ class ScriptedModel(OpaqueModel):
         return held
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
+        dtype = self.__dict__["_dtype"]
         with _evaluated(self.program):
-            return self.program(*args, **kwargs)
+            if dtype is None:
+                return self.program(*args, **kwargs)
+            return as_wanted(self.program(*as_taken(args, dtype), **as_taken(kwargs, dtype)))
 
     @property
     def original_name(self) -> str:
@@ -75,7 +81,31 @@ class ScriptedModel(OpaqueModel):
 def scripted_model(program: torch.jit.ScriptModule) -> Program:
     """A TorchScript program as a model, with what its record has to say."""
     note = "A TorchScript program runs no hooks: it is measured from its inputs and outputs alone."
-    return Program(ScriptedModel(program), (note,))
+    return Program(ScriptedModel(program), (note, *_own_type(own_dtype(_tensors(program)))))
+
+
+def _own_type(dtype: torch.dtype | None) -> tuple[str, ...]:
+    if dtype is None:
+        return ()
+    return (
+        f"The program computes in {spelled(dtype)}, as it was compiled: inputs are converted to it, outputs to float32.",
+    )
+
+
+def _tensors(program: torch.jit.ScriptModule) -> list[Tensor]:
+    """Parameters; of a frozen program, which has none, the constants that its code uses."""
+    parameters: list[Tensor] = list(program.parameters())
+    if parameters:
+        return parameters
+    try:
+        graph = program.inlined_graph  # held on to: its nodes do not outlive it
+        return [
+            node.t("value")
+            for node in graph.findAllNodes("prim::Constant")  # type: ignore[attr-defined]
+            if node.hasAttribute("value") and node.kindOf("value") == "t" and node.t("value").dim()
+        ]
+    except RuntimeError:  # a program without a forward
+        return []
 
 
 class _FixedBatch(OpaqueModel):
@@ -103,25 +133,60 @@ def exported_model(program: torch.export.ExportedProgram) -> Program:
     """
     model = torch.export.unflatten(program)
     names = _flat_names(program)
+    own = own_dtype(model.parameters())
     if names is None:
-        return Program(model, ())
+        if own is not None:
+            with_parameters(model, partial(_converted, own), {})
+        return Program(model, _own_type(own))
     positional, keywords = names
 
     def run(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         values = _by_name([*positional, *keywords], args, kwargs)
-        return type(self).forward(
+        values = {n: v if n not in taken else as_taken(v, taken[n]) for n, v in values.items()}
+        made = type(self).forward(
             self, *[values[n] for n in positional], **{n: values[n] for n in keywords}
         )
+        return made if own is None else as_wanted(made)
 
+    taken = _taken(program, [*positional, *keywords])
     with_parameters(model, run, dict.fromkeys([*positional, *keywords], True))
     size, batched = _fixed_batch(program, [*positional, *keywords])
     if size is None:
-        return Program(model, ())
+        return Program(model, _own_type(own))
     note = (
         f"The program was exported for batches of {size}: samples are fed so, the last batch filled up, and its modules are not"
         " looked into; export it with dynamic_shapes to have that."
     )
-    return Program(_FixedBatch(model, [*positional, *keywords], batched, size), (note,))
+    return Program(
+        _FixedBatch(model, [*positional, *keywords], batched, size), (note, *_own_type(own))
+    )
+
+
+def _converted(dtype: torch.dtype, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    made = type(module).forward(module, *as_taken(args, dtype), **as_taken(kwargs, dtype))
+    return as_wanted(made)
+
+
+def _taken(program: torch.export.ExportedProgram, names: list[str]) -> dict[str, torch.dtype]:
+    """The floating-point types that a program was exported with, input by input."""
+    inputs = _inputs(program)
+    if len(inputs) != len(names):
+        return {}
+    return {
+        name: value.dtype
+        for name, value in zip(names, inputs, strict=True)
+        if isinstance(value, Tensor) and value.is_floating_point()
+    }
+
+
+def _inputs(program: torch.export.ExportedProgram) -> list[Any]:
+    """What a program was exported with, without the data."""
+    inputs = set(program.graph_signature.user_inputs)
+    return [
+        node.meta.get("val")
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in inputs
+    ]
 
 
 def _by_name(names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -150,12 +215,7 @@ def _fixed_batch(
     program: torch.export.ExportedProgram, names: list[str]
 ) -> tuple[int | None, list[str]]:
     """The batch size that a program takes and the inputs that have it; ``None`` where any will do."""
-    inputs = set(program.graph_signature.user_inputs)
-    values = [
-        node.meta.get("val")
-        for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in inputs
-    ]
+    values = _inputs(program)
     if len(values) != len(names):
         return None, []
     first = {

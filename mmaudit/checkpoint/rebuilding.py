@@ -1,24 +1,28 @@
 """Finds the call that builds a module anew: its class with the arguments it was made with, as far as the module still tells.
 
 A pickled module brings its class's name and its attributes, but not its constructor's arguments. Most constructors keep their
-arguments under their own names, so they are read from there, the module is built a second time and the two are compared
-module by module. Where they differ, or something cannot be compared, there is no call: a wrong one would be worse.
+arguments under their own names (or with an underscore before), so they are read from there, the module is built again and
+everything that weights do not bring is compared (:mod:`mmaudit.checkpoint.sameness`). Where something differs, or cannot be
+compared, there is no call: a wrong one would be worse.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from mmaudit.checkpoint.model import seeded
+from mmaudit.checkpoint.sameness import difference
 
-__all__ = ["BuildingCall", "building_call"]
+__all__ = ["BuildingCall", "Rebuilding", "building_call", "rebuilding"]
 
 _PLAIN = (bool, int, float, str, type(None))
 _RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
 _SKIPPED = frozenset({"self", "device", "dtype"})
+_SEEDS = (0, 104_729)
 
 
 class BuildingCall(NamedTuple):
@@ -26,6 +30,18 @@ class BuildingCall(NamedTuple):
 
     expression: str
     classes: dict[str, type]
+
+
+class Rebuilding(NamedTuple):
+    """The call that builds a module, or what stands against it.
+
+    Attributes:
+        call: The call; ``None`` where there is none that gives the same module again.
+        difference: What a module built so would have otherwise, as ``module.attribute``; empty where nothing could be built.
+    """
+
+    call: BuildingCall | None
+    difference: str = ""
 
 
 class _NoCallError(Exception):
@@ -45,15 +61,27 @@ def building_call(model: nn.Module) -> BuildingCall | None:
         >>> building_call(nn.Sequential(nn.Linear(2, 3), nn.ReLU())).expression
         'nn.Sequential(nn.Linear(in_features=2, out_features=3), nn.ReLU())'
     """
-    classes: dict[str, type] = {}
-    try:
-        with seeded(0):
-            expression, again = _call(model, classes)
-    except (
-        Exception
-    ):  # a constructor may do anything with arguments that are not those it was given
-        return None
-    return BuildingCall(expression, classes) if _same(model, again) else None
+    return rebuilding(model).call
+
+
+def rebuilding(model: nn.Module) -> Rebuilding:
+    """As :func:`building_call`, and where there is no call: what a module built from its attributes would have otherwise."""
+    found: BuildingCall | None = None
+    # Twice, from two seeds: what a constructor draws and no state dict holds would be another draw each time.
+    for seed in _SEEDS:
+        classes: dict[str, type] = {}
+        try:
+            with seeded(seed):
+                expression, again = _call(model, classes)
+        except (
+            Exception
+        ):  # a constructor may do anything with arguments that are not those it was given
+            return Rebuilding(None)
+        differs = difference(model, again)
+        if differs:
+            return Rebuilding(None, differs)
+        found = BuildingCall(expression, classes)
+    return Rebuilding(found)
 
 
 def _call(module: nn.Module, classes: dict[str, type]) -> tuple[str, nn.Module]:
@@ -102,7 +130,7 @@ def _arguments(module: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
             continue
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise _NoCallError
-        value = getattr(module, name, default)
+        value = _kept(module, name, default)
         if name == "bias" and (isinstance(value, Tensor) or value is None):
             value = value is not None
         if not _is_plain(value):
@@ -114,6 +142,13 @@ def _arguments(module: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
     return found
 
 
+def _kept(module: nn.Module, name: str, default: Any) -> Any:
+    """What a module keeps of an argument: under its name, else privately; plain values before others."""
+    mangled = [f"_{kind.__name__.lstrip('_')}__{name}" for kind in type(module).__mro__]
+    held = [getattr(module, kept) for kept in (name, f"_{name}", *mangled) if hasattr(module, kept)]
+    return next((value for value in held if _is_plain(value)), held[0] if held else default)
+
+
 def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return type(value) in (list, tuple) and all(_is_plain(part) for part in value)
@@ -121,47 +156,6 @@ def _is_plain(value: Any) -> bool:
         return type(value) is dict and all(
             isinstance(key, str) and _is_plain(part) for key, part in value.items()
         )
-    return isinstance(value, _PLAIN) and type(value) in _PLAIN
-
-
-def _same(one: nn.Module, other: nn.Module) -> bool:
-    ours, theirs = dict(one.named_modules()), dict(other.named_modules())
-    return list(ours) == list(theirs) and all(
-        _same_module(module, theirs[name]) for name, module in ours.items()
-    )
-
-
-def _same_module(one: nn.Module, other: nn.Module) -> bool:
-    if type(one) is not type(other) or one._forward_hooks or one._forward_pre_hooks:
+    if type(value) is float and not math.isfinite(value):  # what is written would be no Python
         return False
-    for mine, its in ((one._parameters, other._parameters), (one._buffers, other._buffers)):
-        shapes = [{name: _shape(value) for name, value in part.items()} for part in (mine, its)]
-        if shapes[0] != shapes[1]:
-            return False
-    mine, its = _settings(one), _settings(other)
-    return set(mine) == set(its) and all(_equal(mine[name], its[name]) for name in mine)
-
-
-def _shape(value: Tensor | None) -> Any:
-    return None if value is None else tuple(value.shape)
-
-
-def _settings(module: nn.Module) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if not name.startswith("_") and name not in ("training", "forward")
-    }
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if one is other:
-        return True
-    if isinstance(one, nn.Module) and isinstance(other, nn.Module):
-        return _same(one, other)
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and bool((one == other).all())
-    try:
-        return type(one) is type(other) and bool(one == other)
-    except Exception:  # foreign comparisons
-        return False
+    return type(value) in _PLAIN

@@ -57,6 +57,7 @@ LIGHTNING_LAST = "current_model_state"
 """Where Lightning's averaging callbacks keep the model's own weights; ``state_dict`` then holds the average."""
 
 _DEEPEST = 3
+_HOLDERS = ("models", "modules", "nets", "networks", "state_dicts", "model_state_dicts")
 _PIECE = 1 << 22
 
 
@@ -103,6 +104,11 @@ def find_state_dict(path: Path, loaded: Any, *, weights: Wanted = "model") -> St
             if isinstance(key, str) and holds_weights(part)
         }
         known = [key for key in (LIGHTNING_LAST, *WEIGHT_KEYS) if key in inner]
+        holder = _holder(loaded) if not inner else None
+        if holder is not None:  # {"models": {"audio": state_dict, ...}}
+            loaded = loaded[holder]
+            trail = f"{trail}.{holder}" if trail else holder
+            continue
         if not known and any(isinstance(v, Tensor) and v.ndim > 0 for v in loaded.values()):
             break
         if known or len(inner) == 1:
@@ -194,6 +200,19 @@ def holds_weights(value: Any, depth: int = 1) -> bool:
     ):
         return True
     return depth < _DEEPEST and any(holds_weights(value.get(key), depth + 1) for key in WEIGHT_KEYS)
+
+
+def _holder(loaded: dict[Any, Any]) -> str | None:
+    """The entry that holds the weights of several modules by name: a known one, else the only one."""
+    found = [
+        key
+        for key, part in loaded.items()
+        if isinstance(key, str)
+        and _is_mapping(part)
+        and any(isinstance(k, str) and holds_weights(v) for k, v in plain(part).items())
+    ]
+    known = next((key for key in _HOLDERS if key in found), None)
+    return known or (found[0] if len(found) == 1 else None)
 
 
 def _unwrapped(mapping: dict[Any, Any]) -> dict[Any, Any]:

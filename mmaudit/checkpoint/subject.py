@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmaudit.checkpoint.loader import load_checkpoint
+from mmaudit.checkpoint.loader import IN_NO_FILE, load_checkpoint
 from mmaudit.checkpoint.model import OpaqueModel, model_device, unwrapped
 from mmaudit.checkpoint.onnx_model import OnnxModel
 from mmaudit.checkpoint.programs import ScriptedModel
@@ -175,10 +175,18 @@ def _from_files(
     trusted = loaded.format.endswith("trusted")
     notes = [
         Note(
-            kind="warning" if trusted and not number else "information", topic="loading", text=text
+            kind="warning" if (trusted and not number) or IN_NO_FILE in text else "information",
+            topic="loading",
+            text=text,
         )
         for number, text in enumerate(loaded.notes)
     ]
+    if factory is not None and named is None:
+        bare = (
+            f"No checkpoint is named: the model is audited with the weights that {factory.factory} gives it, which are untrained"
+            " unless it loads some itself. Name the weights under 'checkpoint'."
+        )
+        notes.append(Note(kind="warning", topic="loading", text=bare))
     if factory is None:
         opened = f"The checkpoint holds the whole model: {loaded.format}."
         notes.append(Note(kind="information", topic="loading", text=opened))

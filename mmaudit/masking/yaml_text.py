@@ -50,7 +50,7 @@ def parse_yaml(text: str) -> Any:
     try:
         return loader.get_single_data()
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def yaml_fault(error: Exception) -> str:

@@ -62,6 +62,15 @@ LAYOUTS = {
     "prefix without dots (LitEma)": {"state_dict": {**under("model.", OWN), **under("model_ema.", without_dots(PARAMETERS)), **under("model_ema.", COUNTERS)}},
     "ema_pytorch": {"model": OWN, "ema": {"initted": torch.tensor(True), "step": torch.tensor(9), **under("ema_model.", AVERAGE), **under("online_model.", OWN)}},
     "torch_ema, list": {"model": OWN, "ema": {"decay": 0.99, "num_updates": 3, "shadow_params": list(PARAMETERS.values()), "collected_params": None}},
+    "by parts": {"model": OWN, "ema": {part: {k.removeprefix(f"{part}."): v for k, v in AVERAGE.items() if k.startswith(part)} for part in ("body", "head")}},
+    "swa_model (torch AveragedModel)": {"model": OWN, "swa_model": {**under("module.", AVERAGE), "n_averaged": torch.tensor(5)}},
+    "swa_state_dict": {"state_dict": OWN, "swa_state_dict": AVERAGE},
+    "ema_shadow": {"model": OWN, "ema_shadow": PARAMETERS},
+    "avg_model": {"model": OWN, "avg_model": AVERAGE},
+    "averaged": {"model": OWN, "averaged": AVERAGE},
+    "polyak": {"net": OWN, "polyak": {"params": AVERAGE}},
+    "a name of its own": {"model": OWN, "net_polyak_weights": AVERAGE},
+    "prefix swa_model.": {"state_dict": {**under("model.", OWN), **under("swa_model.module.", AVERAGE)}},
     "list alone": {"state_dict": OWN, "shadow_params": list(PARAMETERS.values())},
 }  # fmt: skip
 
@@ -107,6 +116,27 @@ def test_own_weights_beside_prefixed_averages_leave_them_out(tmp_path, name):
     path.write_bytes(torch_bytes({**own, "ema.head.bias": OWN["head.bias"]}))
     with pytest.raises(CheckpointError, match=r"missing .*head\.bias"):
         load_checkpoint(path, Net)
+
+
+@pytest.mark.parametrize("key", [None, "state_dict", "model"])
+def test_a_bare_averaged_model_is_an_average(tmp_path, key):
+    torch.manual_seed(0)
+    averaged = torch.optim.swa_utils.AveragedModel(Net())
+    averaged.update_parameters(Net())
+    state = averaged.state_dict()
+    path = tmp_path / "swa.pt"
+    path.write_bytes(torch_bytes({key: state, "epoch": 3} if key else state))
+    for weights in ("ema", "model"):
+        loaded = load_checkpoint(path, Net, weights=weights)
+        assert torch.equal(loaded.model.head.weight, averaged.module.head.weight)
+    assert "averaged weights" in load_checkpoint(path, Net, weights="ema").notes[0]
+
+
+def test_two_names_with_words_for_averages_leave_no_choice(tmp_path):
+    path = tmp_path / "best.pt"
+    path.write_bytes(torch_bytes({"model": OWN, "avg_of_last": AVERAGE, "avg_of_all": AVERAGE}))
+    with pytest.raises(CheckpointError, match="no averaged weights under a known name"):
+        read_weights(path, weights="ema")
 
 
 def test_safetensors_with_a_prefix(tmp_path):

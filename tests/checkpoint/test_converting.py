@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import warnings
 from collections import OrderedDict
@@ -14,6 +15,7 @@ import mmaudit
 from mmaudit.checkpoint.converting import convert_checkpoint
 from mmaudit.checkpoint.loader import load_checkpoint
 from mmaudit.checkpoint.rebuilding import building_call
+from mmaudit.checkpoint.sameness import difference
 from mmaudit.exceptions import CheckpointError, MMAuditError, ModelError
 from tests.checkpoint.files import foreign_files, save_safetensors, torch_bytes, weights
 from tests.checkpoint.test_trusted import (  # noqa: F401  fixtures
@@ -139,6 +141,106 @@ def test_a_wrong_call_is_never_written():
     assert building_call(changed) is None
     local = type("Local", (Hidden,), {"__qualname__": "f.<locals>.Local"})()
     assert building_call(local) is None
+
+
+class Private(nn.Module):
+    """Keeps its arguments privately, one under a mangled name; its buffer is saved with no weights."""
+
+    def __init__(self, act="relu", power=1):
+        super().__init__()
+        self._act = act
+        self.__power = power
+        self._t = 1.0
+        self.layer = nn.Linear(2, 2)
+        self.register_buffer("scale", torch.ones(2), persistent=False)
+
+    def forward(self, x):
+        return getattr(torch, self._act)(self.layer(x) * self.scale) ** self.__power * self._t
+
+
+class Drawing(nn.Module):
+    """Draws what is in no state dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(3), persistent=False)
+
+
+class Listing(nn.Module):
+    """Holds its own parameters a second time, and a layer that is not registered."""
+
+    def __init__(self, deep=False):
+        super().__init__()
+        self.deep = deep
+        self.layer = nn.Linear(2, 2)
+        self.seen = [self.layer.weight, self.layer]
+        self.method = self.forward
+        self.hidden = [nn.Linear(2, 2)] if deep else []
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def other_forward(module, x):
+    return -module.layer(x)
+
+
+def test_private_arguments_are_read(tmp_path):
+    path = tmp_path / "net.pt"
+    model = Private("sin", power=3).eval()
+    torch.save(model, path)
+    found = convert_checkpoint(path, tmp_path / "out", trust=True)
+    assert found.ready and found.says == "returns Private(act='sin', power=3)"
+    x = torch.randn(5, 2)
+    assert torch.equal(reloaded(found, tmp_path / "out")(x), model(x))
+
+
+CHANGES = {
+    "_t": lambda m: setattr(m, "_t", 2.0),
+    "scale": lambda m: m.scale.mul_(2),
+    "forward": lambda m: setattr(m, "forward", functools.partial(other_forward, m)),
+    "_more": lambda m: setattr(m, "_more", [1]),
+    "layer.forward": lambda m: setattr(m.layer, "forward", m.layer.extra_repr),
+    "layer.bias": lambda m: setattr(m.layer, "bias", None),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_was_changed_after_building_is_to_be_filled_in(tmp_path, name):
+    model = Private().eval()
+    assert building_call(model).expression == "Private()"
+    CHANGES[name](model)
+    torch.save(model, tmp_path / "net.pt")
+    found = convert_checkpoint(tmp_path / "net.pt", tmp_path / "out", trust=True)
+    assert not found.ready and f"its {name} is not what the call gives" in found.says
+
+
+def test_what_a_constructor_draws_is_not_called_the_same():
+    torch.manual_seed(0)
+    assert building_call(Drawing()) is None
+
+
+def test_members_held_twice_are_the_same_and_hidden_ones_are_not():
+    assert building_call(Listing()).expression == "Listing()"
+    changed = Listing()
+    changed.seen = [changed.layer.bias, changed.layer]
+    assert building_call(changed) is None
+    assert building_call(Listing(deep=True)) is None, "its weights are in no state dict"
+    swapped = nn.Sequential(nn.Tanh(), nn.ReLU())
+    swapped._modules["0"] = swapped._modules.pop("0")
+    assert difference(swapped, nn.Sequential(nn.Tanh(), nn.ReLU())) == "order of modules"
+
+
+def test_values_that_cannot_be_written_are_to_be_filled_in():
+    assert building_call(Changed(float("inf"))) is None
+
+
+def test_a_program_s_buffers_that_are_no_weights_are_named(tmp_path):
+    model = Private().eval()
+    model.scale.mul_(3)
+    torch.export.save(torch.export.export(model, (torch.ones(2, 2),)), tmp_path / "net.pt2")
+    found = convert_checkpoint(tmp_path / "net.pt2", tmp_path / "out", trust=True)
+    assert any("scale; build() has to set them" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "traced", "pt2"])

@@ -667,3 +667,25 @@ def test_a_file_that_changes_meanwhile_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path / "best.safetensors", save_safetensors(weights()))
     with pytest.raises(MMAuditError, match="changed while it was read"):
         load_checkpoint(path, build)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "options", "words"),
+    [
+        ({"audio": None}, {}, "found None for 'audio'"),
+        ({"audio": {"0": "a.pt"}}, {}, r"name a part of a sub-module with a dot \('audio.0'\)"),
+        ("", {}, "found ''; write the path"),
+        ("best.pt", {"strip_prefix": 5}, "strip_prefix is 5; expected the text"),
+        ("best.pt", {"args": [1]}, r"args is \[1\]; expected a mapping"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_one_sentence(tmp_path, checkpoint, options, words):
+    write(tmp_path / "best.pt", torch_bytes(weights()))
+    with pytest.raises(MMAuditError, match=words) as caught:
+        load_checkpoint(checkpoint, Two, directory=tmp_path, **options)
+    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+def test_a_directory_may_be_text(tmp_path):
+    write(tmp_path / "best.pt", torch_bytes(weights()))
+    assert same(load_checkpoint("best.pt", build, directory=str(tmp_path)).model, weights())
