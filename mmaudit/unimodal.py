@@ -3,6 +3,10 @@
 Where the modality has an encoder of its own, this is that encoder, re-initialised, and a linear head; else it is the whole
 network, re-initialised, trained and tested with all other modalities masked (as Li et al.
 2023 train their mono-modal concepts). The model without a modality is the whole network in the same way, with that one masked.
+
+A masked input is mostly the same in every sample. Normalisation that learns from it divides by a spread of nothing: what it keeps
+for evaluation never fits what it did in training. So layers that keep statistics and see nothing but masked modalities are left in
+evaluation mode.
 """
 
 from __future__ import annotations
@@ -227,15 +231,18 @@ def train_unimodal(
         raise SpecError(f"'{modality}' is no modality; there are {', '.join(task.modalities)}.")
     if without and len(task.modalities) == 1:
         raise SpecError(f"{modality} is the only modality: a model without it sees nothing.")
-    reference, notes = _reference(
+    reference, notes, still = _reference(
         model, task, modality, recipe, example, structure, without=without
     )
     others = [m for m, name in enumerate(task.modalities) if name != modality]
     seen = others if without else [task.modalities.index(modality)]
     part = _Seen(task, seen, masks_others=reference.branch is None)
-    # Where all of it is in evaluation mode, the training puts all of it into training mode.
-    if not any(module.training for module in model.modules()):
-        reference.eval()
+    # As the training itself would do, which leaves the flags of what is partly in training mode as they are.
+    all_at_rest = not any(module.training for module in model.modules())
+    if all_at_rest:
+        reference.train()
+    for module in still:
+        module.training = False
     result = train(
         reference,
         train_data,
@@ -253,6 +260,8 @@ def train_unimodal(
         device=device,
         workers=workers,
     )
+    if all_at_rest:
+        reference.eval()
     of_test = collate["test"] if isinstance(collate, Mapping) else collate
     accuracy = part.test(reference, test_data, of_test, recipe.batch_size, workers)
     return UnimodalResult(
@@ -327,14 +336,14 @@ def _reference(
     structure: Structure | None,
     *,
     without: bool,
-) -> tuple[UnimodalModel, list[str]]:
-    """The reference model, re-initialised."""
+) -> tuple[UnimodalModel, list[str], list[nn.Module]]:
+    """The reference model, re-initialised; sentences about it, and the modules that are to stay in evaluation mode."""
     caller = Caller(model, task.spec)
     placed = task.place(example, model_device(model))
     with left_as_it_came(model), torch.no_grad():
+        known = structure or find_structure(model, caller, placed.masked)
         branch = None
         if not without:
-            known = structure or find_structure(model, caller, placed.masked)
             branch = find_branches(model, known, caller, placed.masked).get(modality)
         shape = task.forward(model, task.place(example, model_device(model))).shape[1:]
     inside = copy.deepcopy(model)
@@ -348,6 +357,16 @@ def _reference(
             outputs=task.spec.outputs,
             task=task.spec.task,
         )
+    still: dict[str, nn.Module] = {}
+    if branch is None:
+        absent = {name for name in task.modalities if (name == modality) == without}
+        still = _of_nothing_else(inside, known, absent)
+    if still:
+        names = list(still)
+        notes.append(
+            f"Modules {', '.join(names[:6])}{', ...' if len(names) > 6 else ''} see nothing but what is masked: they stayed in "
+            "evaluation mode, because statistics of masked inputs are none."
+        )
     if branch is None and not without:
         notes.append(
             f"{modality} has no encoder of its own: the whole network was trained and tested with everything else masked."
@@ -355,7 +374,28 @@ def _reference(
     if not any(parameter.requires_grad for parameter in reference.parameters()):
         which = f"without {modality}" if without else f"of {modality}"
         raise ModelError(f"nothing of the network {which} can be trained: all of it is frozen.")
-    return reference, notes
+    return reference, notes, list(still.values())
+
+
+def _of_nothing_else(
+    model: nn.Module, structure: Structure, absent: set[str]
+) -> dict[str, nn.Module]:
+    """Modules that keep statistics of what they are given, and are given nothing but absent modalities; by name.
+
+    That is normalisation, and whatever else has floating-point buffers of its own. Recurrent layers are left out: on a GPU they have
+    no gradients in evaluation mode.
+    """
+    modules = dict(model.named_modules())
+    found = {}
+    for row in structure.record.modules:
+        module = modules.get(row.name)
+        if module is None or not row.calls or not row.modalities or set(row.modalities) - absent:
+            continue
+        keeps = any(buffer.is_floating_point() for buffer in module.buffers(recurse=False))
+        norm = isinstance(module, nn.modules.batchnorm._NormBase)
+        if norm or (keeps and not isinstance(module, nn.RNNBase)):
+            found[row.name] = module
+    return found
 
 
 class _Seen:

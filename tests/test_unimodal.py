@@ -244,6 +244,81 @@ def test_an_unknown_modality_and_a_frozen_network_are_refused(tmp_path: Path) ->
         reference(NETS["early"](2).requires_grad_(False), tmp_path)
 
 
+class Deep(nn.Module):
+    """Two layers of normalisation in each encoder, and one on top of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8))
+        self.b = nn.Sequential(
+            nn.Linear(5, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8), nn.BatchNorm1d(8)
+        )
+        self.head = nn.Sequential(nn.BatchNorm1d(16), nn.Linear(16, CLASSES))
+
+    def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
+        return self.head(torch.cat([self.a(x0), self.b(x1)], 1))
+
+
+@pytest.mark.parametrize("at_rest", [True, False])
+def test_normalisation_that_sees_only_what_is_masked_learns_nothing_from_it(
+    at_rest: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = Deep().train(not at_rest)
+    result = reference(model, tmp_path, without=True)
+    (note,) = result.notes
+    assert note.startswith("Modules b.1, b.4 see nothing but what is masked")
+    trained = result.model.model
+    assert trained.get_submodule("b.1").running_mean.abs().max() == 0
+    assert trained.get_submodule("b.4").num_batches_tracked == 0
+    assert trained.get_submodule("a.1").running_mean.abs().max() > 0
+    assert trained.get_submodule("head.0").num_batches_tracked > 0
+    # Flags are given back, and the network that came in is as it was.
+    assert result.model.training == model.training == (not at_rest)
+    assert model.b[1].training == model.training and model.b[1].num_batches_tracked == 0
+    kept = {key for key, value in load_file(result.training.weights).items() if "b.1" in key}
+    assert "model.b.1.running_var" in kept
+
+
+class Images(nn.Module):
+    """Two stages of padded convolutions with normalisation: what they make of a constant differs along the border."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        parts = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()]
+        parts += [nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten()]
+        self.left, self.right = nn.Linear(6, 8), nn.Sequential(*parts, nn.Linear(8 * 5, 8))
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
+        seen = self.right(x1[:, None, None, :])
+        return self.head(torch.cat([self.left(x0), seen], 1))
+
+
+def test_without_a_modality_losses_do_not_explode(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    recipe = Recipe(optimizer="adamw", lr=0.01, epochs=16, batch_size=8, seed=0)
+    result = reference(Images(), tmp_path, without=True, recipe=recipe)
+    history = read_history(tmp_path)
+    rows = history[(history["split"] == "validation") & (history["name"] == "loss")]
+    losses = rows.sort_values("epoch")["value"].to_numpy()
+    assert result.training.best_value == losses.min() < losses[0]
+    assert losses.max() < 2 * losses[0]
+
+
+def test_a_whole_network_for_one_modality_spares_the_norms_of_the_others(tmp_path: Path) -> None:
+    class Added(Deep):
+        """The second input enters twice, so that it has no encoder that all of it goes through."""
+
+        def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
+            return super().forward(x0 + 0 * x1.sum(1, keepdim=True), x1)
+
+    torch.manual_seed(0)
+    result = reference(Added(), tmp_path, "m0")
+    assert not result.own_encoder
+    assert any("b.1, b.4 see nothing but what is masked" in note for note in result.notes)
+
+
 # Re-initialising.
 
 

@@ -1,10 +1,14 @@
 """How far masked inputs are from the data: in what the encoders of the modality give, or in the inputs where it has none.
 
 A mask that leaves the data (zeros, where no sample is near zero) asks the model about what it was never shown.
+
+The nearest of many samples is nearer than that of few: how many there are, and which, must not depend on how the data is batched.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +19,11 @@ from mmaudit.checkpoint.model import intercepted
 from mmaudit.checkpoint.tracing import output_tensors
 from mmaudit.evidence.collecting import Collector, described
 from mmaudit.evidence.extra_table import is_written, write_table
+from mmaudit.evidence.parts import drawn_positions, fixed_part
 from mmaudit.evidence.second_masks import SecondMasks, spread
 from mmaudit.evidence.surroundings import Surroundings
-from mmaudit.exceptions import MMAuditError
+from mmaudit.exceptions import DataError, MMAuditError
+from mmaudit.masking.batches import Batch
 from mmaudit.masking.masked_batch import MaskedBatch
 from mmaudit.report.schema import Note
 
@@ -25,13 +31,27 @@ __all__ = ["MASK_DISTANCE", "collect_mask_distance", "encoder_outputs", "nearest
 
 MASK_DISTANCE = "mask_distance"
 _SAMPLES = 256
+_BATCH = 32
 _WIDEST = 4096
 _SAME = 1e-6
 """Points closer than this share of the size of the data are one; above float32 rounding."""
 
 
+@dataclass
+class _Views:
+    """What is compared, as far as it was read: view (``real``, ``first``, ``second``) -> modality -> parts, ``(n, d)`` each."""
+
+    ids: list[str] = field(default_factory=list)
+    groups: list[str | None] = field(default_factory=list)
+    has: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    values: dict[str, dict[str, list[np.ndarray]]] = field(default_factory=dict)
+
+
 def collect_mask_distance(surroundings: Surroundings) -> tuple[Note, ...]:
     """Write, for some samples, how far they and their masked stand-ins are from the nearest other sample.
+
+    At most 256 samples are compared: drawn from the number of samples alone where they can be read by position, else the first
+    ones (of batches that have to stay as they are, the first of every so many-th).
 
     Columns: ``sample_id``, ``group``, and ``real``, ``first`` and ``second`` (M numbers each, NaN where a sample lacks the
     modality or there is no second mask). Distances are Euclidean.
@@ -39,56 +59,88 @@ def collect_mask_distance(surroundings: Surroundings) -> tuple[Note, ...]:
     folder = surroundings.work / MASK_DISTANCE
     if is_written(folder):
         return ()
-    collector, second = surroundings.collector, surroundings.second
+    if _by_position(surroundings):
+        try:
+            views = _looked_at(surroundings, _drawn(surroundings))
+        except DataError:  # samples that do not fit together in other batches than their own
+            views = _looked_at(surroundings, _as_they_come(surroundings))
+    else:
+        views = _looked_at(surroundings, _as_they_come(surroundings))
     modalities = surroundings.spec.names
-    ids: list[str] = []
-    groups: list[str | None] = []
-    views: dict[str, dict[str, list[np.ndarray]]] = {
-        name: {view: [] for view in ("real", "first", "second", "has")} for name in modalities
-    }
-    source = surroundings.source
-    step = 1
-    if source.samples and source.length:
-        step = spread(source.samples, source.length, 2 * _SAMPLES)
-    for batch in source.batches(stride=step):
-        with described(batch):
-            prepared = collector.prepare(batch)
-            real = _seen(surroundings, prepared, None)
-            first = _seen(surroundings, prepared, 0)
-            again = first
-            try:
-                if second is not None:
-                    other = _prepared_again(collector, second, batch)
-                    again = _seen(surroundings, other, 0)
-            except MMAuditError:  # said where the coalitions are evaluated under this mask
-                second = None
-        ids += list(batch.ids)
-        groups += list(batch.groups) if batch.groups else [None] * batch.n
-        for name in modalities:
-            if name in real:
-                for view, values in (("real", real), ("first", first), ("second", again)):
-                    views[name][view].append(values[name])
-                views[name]["has"].append(batch.present[name])
-        if len(ids) >= _SAMPLES:
-            break
-    n, M = len(ids), len(modalities)
+    n, M = len(views.ids), len(modalities)
     columns = {view: np.full((n, M), np.nan) for view in ("real", "first", "second")}
     for m, name in enumerate(modalities):
-        found = views[name]
-        if sum(len(part) for part in found["has"]) != n:
+        has_parts = views.has.get(name, [])
+        if sum(len(part) for part in has_parts) != n:
             continue
         try:
-            has = np.concatenate(found["has"])
-            points = np.concatenate(found["real"])[has]
-            for view in columns:
-                if view == "second" and second is None:
-                    continue
-                columns[view][has, m] = nearest(np.concatenate(found[view])[has], points)
+            has = np.concatenate(has_parts)
+            points = np.concatenate(views.values["real"][name])[has]
+            for view, found in views.values.items():
+                columns[view][has, m] = nearest(np.concatenate(found[name])[has], points)
         except ValueError:  # batches of different shapes: nothing to compare
             for view in columns:
                 columns[view][:, m] = np.nan
-    write_table(folder, {"sample_id": ids, "group": groups, **columns})
+    write_table(folder, {"sample_id": views.ids, "group": views.groups, **columns})
     return ()
+
+
+def _by_position(surroundings: Surroundings) -> bool:
+    """Whether any samples can be read together."""
+    source = surroundings.source
+    readable = source.by_sample() is not None and source.samples and source.length
+    return bool(readable) and surroundings.spec.batching != "keep"
+
+
+def _drawn(surroundings: Surroundings) -> Iterator[Batch]:
+    """Some samples, the same ones in the same batches whatever the batch size of the data (unless that is very small)."""
+    source, spec = surroundings.source, surroundings.spec
+    positions = drawn_positions(source.samples or 0, _SAMPLES)
+    for batch in fixed_part(source, spec, _SAMPLES, size=_BATCH).batches():
+        if spec.ids is None:
+            # Masks are drawn by id: by the number in all of the data, not in this part of it.
+            numbers = positions[batch.start : batch.start + batch.n]
+            batch = replace(batch, ids=[str(number) for number in numbers])
+        yield batch
+
+
+def _as_they_come(surroundings: Surroundings) -> Iterator[Batch]:
+    """Batches of the data, spread over it where their number is known."""
+    source, step = surroundings.source, 1
+    if source.samples and source.length:
+        step = spread(source.samples, source.length, 2 * _SAMPLES)
+    yield from source.batches(stride=step)
+
+
+def _looked_at(surroundings: Surroundings, batches: Iterator[Batch]) -> _Views:
+    """The first samples of some batches, as they are and under both masks."""
+    collector, second = surroundings.collector, surroundings.second
+    views = _Views()
+    for batch in batches:
+        with described(batch):
+            prepared = collector.prepare(batch)
+            seen = {
+                "real": _seen(surroundings, prepared, None),
+                "first": _seen(surroundings, prepared, 0),
+            }
+            if second is not None:
+                try:
+                    seen["second"] = _seen(
+                        surroundings, _prepared_again(collector, second, batch), 0
+                    )
+                except MMAuditError:  # said where the coalitions are evaluated under this mask
+                    second = None
+                    views.values.pop("second", None)
+        taken = min(batch.n, _SAMPLES - len(views.ids))
+        views.ids += batch.ids[:taken]
+        views.groups += batch.groups[:taken] if batch.groups else [None] * taken
+        for name in seen["real"]:
+            views.has.setdefault(name, []).append(batch.present[name][:taken])
+            for view, values in seen.items():
+                views.values.setdefault(view, {}).setdefault(name, []).append(values[name][:taken])
+        if len(views.ids) >= _SAMPLES:
+            break
+    return views
 
 
 def nearest(points: np.ndarray, data: np.ndarray) -> np.ndarray:

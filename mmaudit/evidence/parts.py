@@ -18,10 +18,30 @@ from mmaudit.evidence.wording import explain
 from mmaudit.exceptions import DataError, MMAuditError
 from mmaudit.masking.spec import MaskingSpec
 
-__all__ = ["fixed_part"]
+__all__ = ["drawn_positions", "fixed_part"]
 
 
-def fixed_part(source: Source, spec: MaskingSpec, most: int | None, *, seed: int = 0) -> Source:
+def drawn_positions(total: int, most: int | None, *, seed: int = 0) -> list[int]:
+    """Places of the samples that :func:`fixed_part` takes where they can be read by position, in their order.
+
+    Args:
+        total: Samples of the split.
+        most: At most so many; ``None`` for all.
+        seed: Of the draw.
+
+    Example:
+        >>> drawn_positions(4, 9), len(drawn_positions(100, 9))
+        ([0, 1, 2, 3], 9)
+    """
+    if most is None or most >= total:
+        return list(range(total))
+    drawn = np.random.default_rng([seed, 2]).permutation(total)[:most]
+    return [int(position) for position in np.sort(drawn)]
+
+
+def fixed_part(
+    source: Source, spec: MaskingSpec, most: int | None, *, seed: int = 0, size: int | None = None
+) -> Source:
     """Some samples of a split, as a source of its own.
 
     Samples that can be read by position are drawn once, from the seed alone, and kept in their order. Of batches that come
@@ -33,6 +53,7 @@ def fixed_part(source: Source, spec: MaskingSpec, most: int | None, *, seed: int
         spec: Where things are in a batch.
         most: At most so many samples, or the batches that begin with fewer; ``None`` for all.
         seed: Of the draw.
+        size: Samples of a batch where they are read by position, if the split's own batches hold more; left out, as many.
 
     Raises:
         DataError: If the split cannot be read.
@@ -41,11 +62,10 @@ def fixed_part(source: Source, spec: MaskingSpec, most: int | None, *, seed: int
     total = source.samples
     if by_sample is not None and spec.batching != "keep" and total and source.length:
         data, collate = by_sample
-        positions = np.arange(total)
-        if most is not None and most < total:
-            positions = np.sort(np.random.default_rng([seed, 2]).permutation(total)[:most])
-        size = -(-total // source.length)
-        reader = _Picked(data, collate, positions.tolist(), size, total, source.description)
+        positions = drawn_positions(total, most, seed=seed)
+        own = -(-total // source.length)
+        size = own if size is None else min(size, own)
+        reader = _Picked(data, collate, positions, size, total, source.description)
         return Source(reader, spec, notes=dict.fromkeys(source.notes))
     if most is None or (total is not None and total <= most):
         return source

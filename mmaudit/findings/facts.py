@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
 
 from mmaudit.findings.alike import Alike
-from mmaudit.findings.effects import Effect, difference, effect_of
+from mmaudit.findings.effects import Effect, any_of, difference, effect_of, holm
 from mmaudit.findings.thresholds import Thresholds
 from mmaudit.report.labels import coalition_name, others
 from mmaudit.report.numbers import NO_RESPONSE
@@ -282,6 +282,32 @@ class Facts:
         """Score of the joint model less that of a model trained without the modality."""
         return self._row("capacity_gap", modality=modality, quantity="drop without", mask="none")
 
+    @cached_property
+    def failed_without(self) -> Mapping[str, Effect]:
+        """Modality -> score that its model without it lacks to the joint model with it masked, where that is certain.
+
+        Both are models without the modality. One that was trained for it and is worse by delta or more shows that its training
+        failed, not that the modality is needed.
+        """
+        delta, lacks = self.thresholds.delta, {}
+        for name, (_, drops) in self.effects.items():
+            trained = self.drop_without(name)
+            if trained is not None and _of_the_same_samples(trained, drops.values()):
+                lacks[name] = [difference(trained, drop) for drop in drops.values()]
+        p_values = holm(
+            any_of([e.p_above(0) if e.value >= delta else 1.0 for e in found])
+            for found in lacks.values()
+        )
+        return {
+            name: max(found, key=lambda e: e.value if e.p_above(0) <= self.alpha else -math.inf)
+            for (name, found), p in zip(lacks.items(), p_values, strict=True)
+            if p <= self.alpha
+        }
+
+    def trained_without(self, modality: str) -> Effect | None:
+        """:meth:`drop_without`, unless that training failed: what may be evidence of need."""
+        return None if modality in self.failed_without else self.drop_without(modality)
+
     def probe(self, modality: str) -> Effect | None:
         """Score of a linear probe."""
         return self._information(modality, self.score)
@@ -328,3 +354,9 @@ class Facts:
             if found is not None:
                 return found
         return None
+
+
+def _of_the_same_samples(trained: Effect, drops: Iterable[Effect]) -> bool:
+    """Whether a model was asked about all samples that masking was tried on; of some masks those are fewer, spread over all."""
+    counts = [row[2].n for drop in drops for row in drop.rows]
+    return bool(counts) and [row[2].n for row in trained.rows] == [max(counts)]

@@ -1,7 +1,8 @@
 """Is a modality needed: does the score fall without it; and is it harmful: does the score rise?
 
 The model with a modality masked is itself a model without it, and so is a model of another modality alone: where one of them loses
-nothing, the modality is not needed, whatever other masks do.
+nothing, the modality is not needed, whatever other masks do. A model that was trained without it counts for more than masks, unless
+it is certainly worse than the model with the modality masked: then its training fell short, and what it lacks is no evidence.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def needed(facts: Facts) -> dict[str, tuple[Answer, tuple[Effect, str] | None]]:
 def _sources(facts: Facts, name: str) -> list[tuple[Effect, str, int]]:
     """Score of the model less that of each model without the modality, where that comes from, and out of how many it was chosen."""
     found = [(e, facts.words(mask, name), 1) for mask, e in facts.effects[name][1].items()]
-    trained = facts.drop_without(name)
+    trained = facts.trained_without(name)
     if trained is not None:
         found.insert(0, (trained, "a model trained without it", 1))
     others = [other for other in facts.present if other != name]
@@ -75,7 +76,7 @@ def _loss(
     facts: Facts, name: str, *, masked: bool = False, only: Mask | None = None
 ) -> float | None:
     """P-value of the claim that something is lost without a modality: by a model trained without it, else under every mask."""
-    trained = None if masked else facts.drop_without(name)
+    trained = None if masked else facts.trained_without(name)
     drops = facts.effects[name][1]
     masks = [drop for mask, drop in drops.items() if only is None or mask == only]
     parts = [trained] if trained is not None else masks

@@ -312,9 +312,11 @@ def _evidence(answer: Answers, facts: Facts) -> tuple[FindingEvidence, ...]:
         rows += effect.evidence("masking it raises the score" if harms else needing[answer.needed])
     without = facts.drop_without(answer.modality)
     by = answer.needed_by[0] if answer.needed_by is not None else None
-    for effect_without in (without, by):
-        if effect_without is not None:
-            rows += effect_without.evidence(needing[answer.needed])
+    if without is not None:
+        failed = answer.modality in facts.failed_without
+        rows += without.evidence("training fell short" if failed else needing[answer.needed])
+    if by is not None:
+        rows += by.evidence(needing[answer.needed])
     if answer.informative.above is not None:
         rows += answer.informative.above.evidence(informing[answer.informative.answer])
     for look in (facts.alone, facts.probe_gain):
@@ -348,6 +350,12 @@ def _all_conditions(facts: Facts, answer: Answers) -> Iterator[str]:
     if answer.informative.failed:
         yield (
             "its reference model is at chance although it says something: that training may have failed"
+        )
+    lacks = facts.failed_without.get(answer.modality)
+    if lacks is not None:
+        yield (
+            f"the model trained without it is {shown(lacks)} worse than the joint model with it masked, though neither has it: that "
+            "training fell short, and does not count"
         )
     if answer.informative.answer == "no" and answer.informative.source == "probe":
         yield "by a probe; a model of the modality alone may find more"

@@ -166,3 +166,79 @@ def test_distance_tells_a_mask_within_the_data_from_one_outside():
     )
     assert outside.value > 10
     assert inside.low < 1 < inside.high
+
+
+class Rows(torch.utils.data.Dataset):
+    def __init__(self, n=700):
+        self.batch = batches(n, size=n)[0]
+
+    def __len__(self):
+        return len(self.batch["y"])
+
+    def __getitem__(self, i):
+        return {key: values[i] for key, values in self.batch.items()}
+
+
+def distances(data, given, **more):
+    report = mmaudit.audit(Late(), data, given, **more)
+    return table(report, "mask_distance")
+
+
+@pytest.mark.parametrize("kind", ["loader", "arrays", "batches"])
+def test_distances_are_those_of_the_same_samples_whatever_the_batch_size(kind):
+    rows = Rows()
+
+    def read(size):
+        if kind == "loader":
+            return distances(torch.utils.data.DataLoader(rows, batch_size=size), spec())
+        if kind == "arrays":
+            return distances(rows.batch, spec(), batch_size=size)
+        return distances(batches(700, size=size), spec())
+
+    few = read(32)
+    assert len(few["sample_id"]) == 256
+    for size in (64, 100, 700):
+        other = read(size)
+        assert other["sample_id"].tolist() == few["sample_id"].tolist()
+        for view in ("real", "first", "second"):
+            np.testing.assert_allclose(other[view], few[view], rtol=1e-5)
+
+
+def test_distances_are_of_samples_from_all_of_the_data_by_their_own_ids():
+    rows = Rows()
+    rows.batch["name"] = torch.arange(700)
+    loader = torch.utils.data.DataLoader(rows, batch_size=64)
+    numbered, named = distances(loader, spec()), distances(loader, spec(ids="name"))
+    ids = numbered["sample_id"].astype(int)
+    assert numbered["sample_id"].tolist() == named["sample_id"].tolist()
+    assert (np.diff(ids) > 0).all() and ids[0] < 20 and ids[-1] > 680
+    # Donors are drawn by id, so that they are the same too.
+    np.testing.assert_allclose(numbered["second"], named["second"], rtol=1e-5)
+    with torch.no_grad():
+        points = Late().ears(rows.batch["audio"][ids]).numpy()
+    np.testing.assert_allclose(numbered["real"][:, 0], nearest(points, points), rtol=1e-4)
+
+
+class Uneven(torch.utils.data.Dataset):
+    """Two kinds of samples, which only a sampler keeps apart."""
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, i):
+        generator = torch.Generator().manual_seed(i)
+        return {
+            "a": torch.randn(4, 3 if i < 30 else 5, 2, generator=generator),
+            "b": torch.randn(2, generator=generator),
+            "y": i % 3,
+        }
+
+
+def test_samples_that_only_fit_together_in_their_own_batches_are_read_in_those():
+    sampler = [list(range(i, i + 10)) for i in range(0, 60, 10)]
+    loader = torch.utils.data.DataLoader(Uneven(), batch_sampler=sampler)
+    plain = {"modalities": {"a": "a", "b": "b"}, "target": "y", "second_mask": "off"}
+    report = mmaudit.audit(Words(), loader, plain)
+    found = table(report, "mask_distance")
+    assert found["sample_id"].tolist() == [str(i) for i in range(60)]
+    assert np.isfinite(found["first"][:, 1]).all()

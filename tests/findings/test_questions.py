@@ -131,6 +131,43 @@ def test_a_model_trained_without_it_counts_for_more_than_masks():
     assert of_b(masks | {"without": 0.1}).needed == "yes"
 
 
+def test_a_training_without_it_that_does_worse_than_masking_has_failed():
+    masks = {"contribution": (0.1, 0.01), "drop": [(0.0, 0.005), (0.0, 0.01)]}
+    failed = of_b(masks | {"without": (0.37, 0.04)})
+    assert failed.needed == "no"  # masking shows a model without it that loses nothing
+    effect, source = failed.needed_by
+    assert effect.value == 0.0 and "trained" not in source
+    # Not by delta, not certainly, or not at all: it counts.
+    assert of_b(masks | {"without": (0.015, 0.001)}).needed_by[1] == "a model trained without it"
+    unsure = Facts(record({"a": USED, "b": masks | {"without": (0.05, 0.06)}}), read_thresholds())
+    assert unsure.failed_without == {} and unsure.trained_without("b") is not None
+    assert of_b({"contribution": 0.3, "drop": 0.3, "without": (0.25, 0.01)}).needed == "yes"
+    # One mask that costs less is enough, whatever the other one does.
+    far = {"contribution": 0.3, "drop": [0.4, (0.1, 0.01)], "without": (0.3, 0.02)}
+    assert of_b(far).needed_by[1] != "a model trained without it"
+
+
+def test_a_training_that_fails_for_the_best_of_masks_has_to_fail_for_all_modalities_tried():
+    weak = {"contribution": 0.1, "drop": (0.0, 0.001), "without": (0.05, 0.045)}
+    facts = Facts(record({"a": USED, "b": weak}), read_thresholds())
+    assert facts.drop_without("b").p_above(0) < facts.alpha  # alone it would be certain
+    assert facts.failed_without == {}
+
+
+def test_a_model_asked_about_other_samples_is_not_compared_with_masking():
+    made = record({"a": USED, "b": {"contribution": 0.1, "drop": 0.0, "without": 0.3}})
+    facts = Facts(made, read_thresholds())
+    assert list(facts.failed_without) == ["b"] and facts.trained_without("b") is None
+    assert facts.failed_without["b"].value == pytest.approx(0.3)
+    rows = tuple(
+        row.model_copy(update={"estimate": row.estimate.model_copy(update={"n": 900})})
+        for row in made.measures["capacity_gap"].rows
+    )
+    gap = made.measures["capacity_gap"].model_copy(update={"rows": rows})
+    fewer = made.model_copy(update={"measures": {**made.measures, "capacity_gap": gap}})
+    assert Facts(fewer, read_thresholds()).failed_without == {}
+
+
 @pytest.mark.parametrize(
     ("drop", "needed"),
     [

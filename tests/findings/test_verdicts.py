@@ -119,6 +119,18 @@ def test_redundant_where_a_model_without_it_does_as_well():
     assert judged(copy | {"without": 0.1, "drop": [(0.0, 0.005), 0.1]}).verdict == "redundant"
 
 
+def test_a_failed_training_without_it_is_said_and_is_no_evidence():
+    spared = {"contribution": 0.1, "drop": [(0.0, 0.005), (0.0, 0.01)], "inside": 0.85} | INFORMED
+    found = judged(spared | {"gap": [0.0, 0.05], "without": (0.372, 0.04)})
+    assert found.verdict == "redundant" and "masking" in found.because
+    said = next(text for text in found.conditions if "that training fell short" in text)
+    assert ".37 [.33, .41] worse than the joint model with it masked" in said
+    says = {row.says for row in found.evidence if row.labels["quantity"] == "drop without"}
+    assert says == {"training fell short"}
+    well = judged(spared | {"gap": [0.0, 0.05], "without": (0.0, 0.005)})
+    assert not any("failed" in text for text in well.conditions)
+
+
 def test_a_model_of_another_modality_is_a_model_without_this_one():
     # Three of them, masks far from the data: only the reference model of b shows that a can be spared.
     far = {
