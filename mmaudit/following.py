@@ -411,7 +411,7 @@ def _incomplete(errors: Sequence[CheckpointError], number: int, out: Path) -> Ch
     first = first.removesuffix(".")
     return CheckpointError(
         f"{len(errors)} of {number} checkpoints cannot be used; the first: {first}. The others are in {out / LOSSES}: replace it, or leave"
-        " it out, and go on with --resume (resume=True)."
+        " it out, and go on with --resume."
     )
 
 

@@ -17,6 +17,7 @@ from mmaudit.masking.spec import AuditSpec, ProbeSpec, ReferencesSpec
 from mmaudit.masking.writing import audit_file_text
 from mmaudit.report.store import write_bytes_atomic, write_json_atomic, write_text_atomic
 from mmaudit.training import Recipe, TrainingStep
+from mmaudit.training.faults import setting_faults
 from mmaudit.training.opening import Opened, home_of, open_training, trainable_spec
 from mmaudit.training.samples import open_samples
 from mmaudit.unimodal import UnimodalResult, given_outputs, train_unimodal
@@ -71,8 +72,7 @@ def train_references(
         if not isinstance(recipe, Recipe):
             recipe = Recipe(**{"seed": spec.seed, **dict(recipe or {})})
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        raise SpecError(f"recipe: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+        raise SpecError(f"recipe: {setting_faults(error, Recipe.model_fields)}") from None
     if spec.model is None:
         raise SpecError(
             f"{source.name} names no factory under 'model', which builds the network that is to be trained anew."

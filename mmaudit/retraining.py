@@ -26,6 +26,7 @@ from mmaudit.report.comparison import Comparison
 from mmaudit.report.record_file import RECORD_NAME, RUNNING_STATE
 from mmaudit.report.store import write_bytes_atomic, write_json_atomic, write_text_atomic
 from mmaudit.training import Recipe, TrainingStep, train
+from mmaudit.training.faults import setting_faults
 from mmaudit.training.opening import Start, home_of, open_training, trainable_spec
 
 __all__ = ["RetrainResult", "Start", "retrain"]
@@ -301,14 +302,14 @@ def _request(
         raise SpecError(f"start '{start}' is none; there are checkpoint, scratch.")
     try:
         checked = kind.Options(**dict(options or {}))
+    except ValidationError as error:
+        faults = setting_faults(error, kind.Options.model_fields)
+        raise SpecError(f"settings of {remedy}: {faults}") from None
+    try:
         if not isinstance(recipe, Recipe):
             recipe = Recipe(**{"seed": spec.seed, **dict(recipe or {})})
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors(include_url=False)
-        )
-        raise SpecError(f"settings of {remedy}: {faults}") from None
+        raise SpecError(f"recipe: {setting_faults(error, Recipe.model_fields)}") from None
     return Request(
         audit_file=str(source),
         remedy=remedy,
@@ -326,7 +327,7 @@ def _claim(out: Path, request: Request, *, resume: bool) -> None:
     if path.exists():
         if not resume:
             raise RecordError(
-                f"{out} holds a retraining: go on with it (resume), or name another folder."
+                f"{out} holds a retraining: go on with it (--resume), or name another folder."
             )
         try:
             found = Request.model_validate_json(path.read_text(encoding="utf-8"))

@@ -250,6 +250,16 @@ def test_the_command(report, tmp_path):
     assert bad.stderr == ""
 
 
+def test_two_records_of_one_title_are_told_apart(report, tmp_path):
+    for name in ("one", "two"):
+        report.save(tmp_path / name)
+    result = _run("check", tmp_path / "one", tmp_path / "two", "--require", "accuracy >= 0.1")
+    text = "".join(result.stdout.split())
+    assert result.exit_code == 0
+    for name in ("one", "two"):
+        assert f"{tmp_path / name}:{''.join(report.title.split())}" in text
+
+
 def test_the_command_as_json_over_two_records(report, tmp_path):
     for name in ("one", "two"):
         report.save(tmp_path / name)

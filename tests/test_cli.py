@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -346,6 +347,77 @@ def test_interrupted_audit_says_how_to_go_on_and_does(project, number, status):
     assert AuditReport.load("out").data.samples == 200
 
 
+@pytest.mark.parametrize(
+    "start", [["-m", "mmaudit"], ["-c", "from mmaudit.cli import main; main()"]]
+)
+def test_interrupt_while_the_commands_are_imported(tmp_path, start):
+    # The first library of the commands interrupts, and swallows what Ctrl-C usually is.
+    (tmp_path / "typer.py").write_text(
+        "import os, signal\ntry:\n os.kill(os.getpid(), signal.SIGINT)\n while True: pass\nexcept BaseException: pass\n"
+    )
+    path = os.pathsep.join([str(tmp_path), _ENVIRONMENT.get("PYTHONPATH", "")]).strip(os.pathsep)
+    done = subprocess.run(
+        [sys.executable, *start],
+        env={**_ENVIRONMENT, "PYTHONPATH": path},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted.\n")
+
+
+def test_interrupt_while_the_command_line_is_read(monkeypatch):
+    def interrupted(*args, **extra):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("typer.core.TyperGroup.make_context", interrupted)
+    result = _run("show")
+    assert (result.exit_code, result.stderr) == (130, "interrupted.\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        (["retrain", "audit.yaml", "--recipe", "{scheduler: cosine}"], "retraining.retrain"),
+        (["unimodal", "audit.yaml", "--modality", "audio"], "referencing.train_references"),
+        (["trajectory", "audit.yaml", "--checkpoints", "*.pt"], "following.trajectory"),
+    ],
+)
+def test_interrupted_training_prints_the_command_that_goes_on(
+    project, monkeypatch, command, function
+):
+    def interrupted(*args, out, **options):
+        out.mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"mmaudit.{function}", interrupted)
+    extra = ["--seed", "0"] if command[0] == "retrain" else []
+    result = _run(*command, *extra, "--out", "a folder")
+    said = result.stderr.strip().splitlines()[-1].removeprefix("interrupted: go on with  ")
+    words = shlex.split(said)
+    assert result.exit_code == 130 and words[0] == "mmaudit" and words[-1] == "--resume"
+    assert words[1:3] == command[:2] and command[-1] in words and "a folder" in words
+    assert ("--seed 0" in said) == bool(extra)
+
+
+def test_the_suggested_retraining_says_where_it_goes_and_is_found_again(project, monkeypatch):
+    asked = []
+
+    def interrupted(*args, out, resume, **options):
+        asked.append((out, resume))
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "retrain.json").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmaudit.retraining.retrain", interrupted)
+    for extra in ([], ["--resume"], []):
+        result = _run("retrain", "audit.yaml", "--remedy", "agm", *extra)
+        assert result.exit_code == 130 and f"Folder     {asked[-1][0]}\n" in result.stderr
+    (first, _), again, (second, _) = asked
+    assert again == (first, True) and second == first.with_name(f"{first.name}-2")
+
+
 def test_interrupt_before_anything_was_written(project, monkeypatch):
     (project / "train.py").write_text("raise KeyboardInterrupt\n")
     result = _run("audit", "audit.yaml", "--out", "out")
@@ -387,7 +459,12 @@ _BAD_CALLS = [
     (["--wrong"], "no such option"),
     (["audit"], "AUDIT.yaml"),
     (["audit", "nothing.yaml"], "no such file"),
-    (["audit", "."], "no such file"),
+    (["audit", "."], ". is a folder"),
+    (["audit", "best.pt"], "mmaudit init best.pt"),
+    (["audit", "{out}"], "mmaudit show"),
+    (["retrain", "best.pt"], "is no audit file"),
+    (["retrain", "audit.yaml", "--resume"], "no interrupted retraining in runs/"),
+    (["trajectory", ".", "--checkpoints", "best.pt", "--out", "new"], ". is a folder"),
     (["audit", "audit.yaml", "extra"], "extra"),
     ([*_AUDIT, "--resume"], "no interrupted audit"),
     (["audit", "audit.yaml", "--resume"], "no interrupted audit"),
@@ -406,6 +483,8 @@ _BAD_CALLS = [
     (["audit", "audit.yaml", "--out", "best.pt"], "best.pt"),
     (["show", "nowhere"], "no report at"),
     (["show", "train.py"], "damaged"),
+    (["show", "best.pt"], "best.pt is no record: expected the folder of an audit"),
+    (["show", "{out}", "--measure", "capacity_gap"], "it needs 'references' in the audit file"),
     (["show", "{out}", "--measure", "utilisation"], "utilization"),
     (["export", "{out}"], "--html FILE"),
     (["export", "{out}", "--html", "train.py"], "exists already"),
@@ -418,6 +497,8 @@ _BAD_CALLS = [
     (_INIT, "--data"),
     ([*_INIT, "--data", "train:loader"], "name a factory"),
     ([*_INIT, "--factory", "train", "--data", "train:loader"], "package.module:callable"),
+    ([*_INIT, "--factory", "train:build", "--data", "train"], "expected module:function"),
+    ([*_INIT, "--factory", "train:build", "--data", "train:"], "for example train:test_loader"),
     ([*_INIT, "--factory", "train:bild", "--data", "train:loader"], "did you mean 'build'"),
     ([*_INIT, "--factory", "train:build", "--data", "trian:loader"], "no module 'trian'"),
     ([*_INIT, "--factory", "train:build", "--data", "nothing.npz"], "nothing.npz"),

@@ -210,6 +210,13 @@ def _build(
     model = call_factory(function, args, name=_name(factory), directory=directory)
     if isinstance(model, Mapping) or not callable(model):
         raise _no_module(model, _name(factory))
+    if isinstance(model, nn.Module) and any(
+        tensor.is_meta for tensor in (*model.parameters(), *model.buffers())
+    ):
+        raise ModelError(
+            f"'{_name(factory)}' built a model on the meta device, which holds no numbers; build it on the CPU, without "
+            "torch.device('meta')."
+        )
     if not isinstance(factory, str):
         return model, ()
     inner = (args or {}).get("factory")

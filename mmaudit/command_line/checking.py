@@ -58,8 +58,10 @@ def check(
     else:
         from mmaudit.export.outcomes import print_outcomes
 
-        for _, report, outcomes in found:
-            print_outcomes(report.title, outcomes, results_console(tables=True))
+        for folder, report, outcomes in found:
+            # Audits of one model have one title.
+            title = report.title if len(found) == 1 else f"{folder}: {report.title}"
+            print_outcomes(title, outcomes, results_console(tables=True))
     if not all(outcome.holds for _, _, outcomes in found for outcome in outcomes):
         raise typer.Exit(1)
 

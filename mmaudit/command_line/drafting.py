@@ -24,7 +24,7 @@ from mmaudit.command_line.probing import FoundOutputs, find_call, find_outputs, 
 from mmaudit.evidence.data import open_source
 from mmaudit.evidence.plain_score import PlainScore
 from mmaudit.evidence.scoring import value_function
-from mmaudit.exceptions import DataError
+from mmaudit.exceptions import DataError, SpecError
 from mmaudit.masking.batches import BatchParser
 from mmaudit.masking.calling import Caller
 from mmaudit.masking.paths import map_leaves
@@ -66,6 +66,7 @@ def draft_audit_file(
     directory: Path,
     factory_args: Mapping[str, Any] | None = None,
     data_args: Mapping[str, Any] | None = None,
+    target: str | None = None,
     ask: Ask | None = None,
     trust: bool = False,
 ) -> Draft:
@@ -78,6 +79,7 @@ def draft_audit_file(
         directory: Where the file is going to lie: imports and relative paths start there.
         factory_args: Keyword arguments of the factory.
         data_args: Keyword arguments of the data's function.
+        target: Path of the labels in a batch; left out, it is guessed.
         ask: Confirms a guess; left out, guesses stand.
         trust: Load a checkpoint that runs code when it is loaded.
 
@@ -97,8 +99,8 @@ def draft_audit_file(
     batch = _first_batch(sources)
     parameters = parameters_of(model)
     found = entries(batch)
-    guessed = guess(found, parameters)
-    if ask is not None:
+    guessed = guess(found, parameters, target=target)
+    if ask is not None and target is None:
         named = ask(
             "target",
             guessed.target.path if guessed.target else "",
@@ -126,6 +128,11 @@ def draft_audit_file(
 
 def _first_batch(sources: Sources) -> Any:
     spec = source_mapping(sources)
+    name = str(spec.get("factory", "a:b"))
+    if name.count(":") != 1 or not all(part.strip() for part in name.split(":")):
+        raise SpecError(
+            f"--data: expected module:function, an .npz or a .parquet file, found '{name}'; for example {name.strip(':') or 'data'}:test_loader"
+        )
     # Only what opens the data is wanted of this spec: where things are in a batch is not known yet.
     anything = MaskingSpec.model_validate({"modalities": {"batch": "batch"}})
     source = open_source(SourceSpec.model_validate(spec), anything, directory=sources.directory)

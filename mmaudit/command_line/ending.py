@@ -61,6 +61,13 @@ class Commands(TyperGroup):
             status = _status(lambda: super(Commands, self).main(*args, **extra))
         sys.exit(status)
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Understand the command line; an interrupt gets a sentence here too."""
+        try:
+            return super().make_context(*args, **extra)
+        except KeyboardInterrupt as stop:
+            raise StoppedError("interrupted.", interrupt_status(stop)) from stop
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command; an interrupt that it does not explain itself gets a sentence."""
         try:

@@ -15,7 +15,7 @@ import torch
 from mmaudit.command_line.entries import Entry
 from mmaudit.exceptions import DataError
 
-__all__ = ["Guess", "GuessedModality", "guess"]
+__all__ = ["Guess", "GuessedModality", "about_target", "guess"]
 
 _LABELS = {
     "label",
@@ -72,6 +72,7 @@ _STEM = re.compile(
     r"|token_ids|tokens|ids|values|features|inputs?|embeds?)$"
 )
 _FEW = 1000
+_NO_LABELS = "called like labels, but not what labels look like"
 
 
 @dataclass
@@ -136,6 +137,29 @@ def guess(found: Sequence[Entry], parameters: Sequence[str], *, target: str | No
         mains = known
     _group(mains, accessories, parameters, result)
     return result
+
+
+def about_target(result: Guess) -> str:
+    """What was taken for the labels, what is odd about them, and how to name others: the end of a sentence."""
+    target = result.target
+    if target is None:
+        return ""
+    taken = f"; '{target.path}' was taken for the labels"
+    odd = ""
+    if not target.is_text:
+        taken += f" ({_values(target)})"
+        values = target.value.reshape(-1)
+        known = values[torch.isfinite(values)] if values.is_floating_point() else values
+        if known.numel() and _is_whole(known) and int(known.min()) == 1:
+            odd = ": classes count from 0, so give labels less 1 if they are these"
+        elif known.numel() and _is_whole(known) and int(known.min()) < 0:
+            odd = ": classes count from 0, so leave out samples without a label, or give the labels from 0"
+    others = "".join(
+        f"; '{entry.path}' ({_values(entry)}) is called like labels, but classes are whole numbers from 0"
+        for entry in result.found
+        if not entry.is_text and result.left_out.get(entry.path) == _NO_LABELS
+    )
+    return f"{taken}{odd}{others}; --target NAME names others"
 
 
 def _ignored(entry: Entry, result: Guess) -> bool:
@@ -244,7 +268,7 @@ def _is_main(entry: Entry, parameters: Sequence[str], result: Guess) -> bool:
         result.left_out.setdefault(entry.path, "strings")
         return False
     if entry.name.lower() in _LABELS:
-        result.left_out[entry.path] = "called like labels, but not what labels look like"
+        result.left_out[entry.path] = _NO_LABELS
         return False
     if entry.is_vector and entry.name not in parameters:
         result.left_out[entry.path] = "one number per sample, and no argument of forward"

@@ -42,13 +42,16 @@ class Optimizer(StrEnum):
 
 
 def retrain(
+    context: typer.Context,
     audit_file: TrainingFile,
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            metavar="DIR", help="Folder for weights, audits and comparison.", show_default=False
+            metavar="DIR",
+            help="Folder for weights, audits and comparison.  [default: runs/TITLE-REMEDY-DATE]",
+            show_default=False,
         ),
-    ],
+    ] = None,
     remedy: Annotated[
         str, typer.Option(help="agm, ogm_ge, ogm, mla, modality_dropout or joint.")
     ] = "agm",
@@ -112,11 +115,19 @@ def retrain(
         settings["optimizer"] = optimizer.value
     chosen = yaml_mapping(options, "--options")
     device = known_device(device)
-    with resumable_in(out), show_progress(quiet=quiet or rank() > 0) as progress, owners_code():
+    quiet = quiet or rank() > 0
+    if out is None:
+        from mmaudit.command_line.places import new_retraining_folder
+
+        out = new_retraining_folder(audit_file, remedy, resume=resume)
+    folder = out
+    if not quiet:
+        say(f"Retraining {audit_file}\nFolder     {folder}")
+    with resumable_in(context, folder), show_progress(quiet=quiet) as progress, owners_code():
         from mmaudit.retraining import retrain as run
 
         result = run(
-            audit_file, remedy, out=out, options=chosen, recipe=settings, start=start.value,
+            audit_file, remedy, out=folder, options=chosen, recipe=settings, start=start.value,
             control=control, before=before, resume=resume, device=device, workers=workers, trust=trust_checkpoint, progress=progress,
         )  # fmt: skip
     if rank() > 0:
@@ -133,11 +144,12 @@ def retrain(
         print_comparison(result.control_comparison, console)
     for note in result.notes:
         say(f" ! {note}")
-    folder = shlex.quote(str(out))
-    typer.echo(f"\n Weights: {result.checkpoint}\n Again:   mmaudit audit {folder}/audit.yaml")
+    again = shlex.quote(str(result.audit_file))
+    typer.echo(f"\n Weights: {result.checkpoint}\n Again:   mmaudit audit {again}")
 
 
 def unimodal(
+    context: typer.Context,
     audit_file: TrainingFile,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the models.", show_default=False)
@@ -170,7 +182,8 @@ def unimodal(
     settings: dict[str, Any] = yaml_mapping(recipe, "--recipe")
     settings |= {k: v for k, v in {"epochs": epochs, "lr": lr}.items() if v is not None}
     device = known_device(device)
-    with resumable_in(out), show_progress(quiet=quiet or rank() > 0) as progress, owners_code():
+    shown = show_progress(quiet=quiet or rank() > 0)
+    with resumable_in(context, out), shown as progress, owners_code():
         from mmaudit.referencing import path_from, train_references
 
         found = train_references(

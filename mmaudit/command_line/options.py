@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 __all__ = [
+    "AuditFile",
     "BatchSize",
     "Device",
     "Epochs",
@@ -18,15 +20,51 @@ __all__ = [
     "TrainingFile",
     "TrustCheckpoint",
     "Workers",
+    "audit_file_only",
     "known_device",
     "measure_keys",
     "yaml_mapping",
 ]
 
+
+def audit_file_only(path: Path) -> Path:
+    """Refuse what is no audit file by its name: a folder, a checkpoint, a record.
+
+    Raises:
+        SpecError: If it is one of these.
+    """
+    from mmaudit.exceptions import SpecError
+
+    if path.is_dir():
+        record = (path / "report.json").is_file()
+        raise SpecError(
+            f"{path} is a folder with a finished audit, no audit file; 'mmaudit show {shlex.quote(str(path))}' prints it"
+            if record
+            else f"{path} is a folder, no such file as an audit file; 'mmaudit init CHECKPOINT' drafts one (audit.yaml)"
+        )
+    if path.is_file() and path.suffix.lower() not in (".yaml", ".yml"):
+        raise SpecError(
+            f"{path} is no audit file, whose name ends in .yaml; for a checkpoint 'mmaudit init {shlex.quote(str(path))}' drafts one"
+        )
+    return path
+
+
+AuditFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="AUDIT.yaml",
+        help="The audit file; 'mmaudit init' drafts one.",
+        show_default=False,
+        callback=audit_file_only,
+    ),
+]
 TrainingFile = Annotated[
     Path,
     typer.Argument(
-        metavar="AUDIT.yaml", help="The audit file; it names training data.", show_default=False
+        metavar="AUDIT.yaml",
+        help="The audit file; it names training data.",
+        show_default=False,
+        callback=audit_file_only,
     ),
 ]
 Device = Annotated[

@@ -22,6 +22,7 @@ __all__ = [
     "demo_folder",
     "find_demo",
     "new_folder",
+    "new_retraining_folder",
     "resumable",
     "resume_command",
 ]
@@ -30,7 +31,9 @@ _RUNS = Path("runs")
 _SUBJECTS = "mmaudit.subjects"
 DEMO_AUDIT, DEMO_RETRAINED = "audit", "retrained"
 """Folders of a demo: the audit of the shipped model, and its retraining."""
-_REQUEST = "retrain.json"
+_REQUEST, _RETRAINED = "retrain.json", "comparison.json"
+"""In the folder of a retraining: the first and the last file that are written."""
+_WORD = r"\w+"
 _OF_A_DEMO = {
     DEMO_AUDIT,
     DEMO_RETRAINED,
@@ -56,6 +59,33 @@ def resumable(folder: Path) -> bool:
     return (folder / RUNNING_STATE).is_file()
 
 
+def new_retraining_folder(audit_file: Path, remedy: str, *, resume: bool = False) -> Path:
+    """Folder for a retraining whose user named none: ``runs/<title>-<remedy>-<date>``, with a number if that is taken.
+
+    Args:
+        audit_file: Its title, or where it lies, gives the name.
+        remedy: Key of the remedy.
+        resume: Find the retraining of this title with this remedy that was begun last and did not end.
+
+    Raises:
+        SpecError: If the audit file cannot be read.
+        RecordError: If there is no interrupted retraining to resume.
+    """
+    stem = _RUNS / f"{_slug(audit_file)}-{'-'.join(re.findall(_WORD, remedy)) or 'remedy'}"
+    if not resume:
+        return _free(_dated(stem))
+    begun = [
+        path
+        for path in _of_title(stem)
+        if (path / _REQUEST).is_file() and not (path / _RETRAINED).exists()
+    ]
+    if not begun:
+        raise RecordError(
+            f"there is no interrupted retraining in {stem}-*; name its folder with --out, or start without --resume"
+        )
+    return max(begun, key=lambda path: (path / _REQUEST).stat().st_mtime)
+
+
 def new_folder(audit_file: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Folder for an audit whose user named none: ``runs/<title>-<date>``, with a number if that is taken.
 
@@ -76,38 +106,34 @@ def new_folder(audit_file: Path, *, resume: bool = False, overwrite: bool = Fals
                 f"there is no interrupted audit in {stem}-*; name its folder with --out, or start without --resume"
             )
         return max(interrupted, key=lambda path: (path / RUNNING_STATE).stat().st_mtime)
-    first = stem.with_name(f"{stem.name}-{date.today().isoformat()}")
-    if overwrite:
-        return first
-    names = (
-        first if number == 1 else first.with_name(f"{first.name}-{number}")
-        for number in range(1, 10_000)
-    )
-    return next(path for path in names if not path.exists())
+    first = _dated(stem)
+    return first if overwrite else _free(first)
 
 
-def resume_command(context: Any, audit_file: Path, folder: Path) -> str:
-    """The command line that goes on with an interrupted audit; options that decide its numbers are repeated.
+def resume_command(context: Any, folder: Path) -> str:
+    """The command line that goes on with an interrupted command; what decides its numbers is repeated.
 
     Args:
         context: Of the command that was interrupted.
-        audit_file: What it audited.
         folder: Where it wrote.
     """
-    words = ["mmaudit", "audit", str(audit_file), "--out", str(folder)]
+    arguments: list[str] = []
+    options = ["--out", str(folder)]
     for parameter in context.command.params:
         value = context.params.get(parameter.name)
-        if parameter.param_type_name != "option" or parameter.name in (
-            "out",
-            "resume",
-            "overwrite",
-        ):
+        if parameter.name in ("out", "resume", "overwrite"):
             continue
-        if value is True:
-            words.append(parameter.opts[0])
-        elif value not in (None, False, parameter.default):
-            words += [parameter.opts[0], str(value)]
-    return shlex.join([*words, "--resume"])
+        # Compared by identity: 0 is a seed, and equal to False.
+        if value is None or value is False or (value == parameter.default and value is not True):
+            continue
+        values = [str(v) for v in value] if isinstance(value, (list, tuple)) else [str(value)]
+        if parameter.param_type_name == "argument":
+            arguments += values
+        elif value is True:
+            options.append(parameter.opts[0])
+        else:
+            options += [word for text in values for word in (parameter.opts[0], text)]
+    return shlex.join(["mmaudit", context.command.name, *arguments, *options, "--resume"])
 
 
 def find_demo() -> DemoSubject:
@@ -163,6 +189,18 @@ def _of_demo(path: Path, subject: DemoSubject) -> bool:
     return path.name not in (DEMO_AUDIT, DEMO_RETRAINED) or resumable(path)
 
 
+def _dated(stem: Path) -> Path:
+    return stem.with_name(f"{stem.name}-{date.today().isoformat()}")
+
+
+def _free(first: Path) -> Path:
+    names = (
+        first if number == 1 else first.with_name(f"{first.name}-{number}")
+        for number in range(1, 10_000)
+    )
+    return next(path for path in names if not path.exists())
+
+
 def _slug(audit_file: Path) -> str:
     from mmaudit.masking.spec import AuditSpec, read_spec
 
@@ -170,7 +208,7 @@ def _slug(audit_file: Path) -> str:
     title = spec.title if isinstance(spec, AuditSpec) else None
     if title is None:
         title = audit_file.stem if audit_file.stem != "audit" else audit_file.resolve().parent.name
-    words = re.findall(r"\w+", title.lower().replace("_", " "))
+    words = re.findall(_WORD, title.lower().replace("_", " "))
     name = ""
     for word in words:
         if name and len(name) + len(word) >= 40:

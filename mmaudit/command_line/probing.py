@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmaudit.command_line.guessing import Guess
+from mmaudit.command_line.guessing import Guess, about_target
 from mmaudit.evidence.wording import explain
 from mmaudit.exceptions import MMAuditError, ModelError
 from mmaudit.masking.calling import Caller
@@ -174,7 +174,7 @@ def find_outputs(returned: Any, guessed: Guess) -> FoundOutputs:
             if target is not None and several
             else f"class scores (B, K) with B = {n}{classes}, or one logit per sample"
         )
-        raise ModelError(f"the model returned {shapes}; expected {expected}")
+        raise ModelError(f"the model returned {shapes}; expected {expected}{about_target(guessed)}")
     names = [str(path).rsplit(".", 1)[-1].lower() for path in candidates]
     place = next((names.index(name) for name in _SCORE_NAMES if name in names), 0)
     path = list(candidates)[place]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmaudit.command_line.ending import StoppedError, interrupt_status, only_ours_on_stdout
 
@@ -34,8 +33,12 @@ def owners_code() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def resumable_in(out: Path) -> Iterator[None]:
-    """Around what ``--resume`` goes on with: Ctrl-C ends it with the sentence that says so.
+def resumable_in(context: Any, out: Path) -> Iterator[None]:
+    """Around what ``--resume`` goes on with: Ctrl-C ends it with the command that does.
+
+    Args:
+        context: Of the command.
+        out: Where it writes.
 
     Raises:
         StoppedError: Instead of ``KeyboardInterrupt``.
@@ -43,8 +46,12 @@ def resumable_in(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        words = f"--resume, and the same options, in {shlex.quote(str(out))}"
-        raise StoppedError(f"interrupted: go on with {words}.", interrupt_status(stop)) from stop
+        from mmaudit.command_line.places import resume_command
+
+        text = "interrupted before anything was computed: nothing to resume."
+        if out.is_dir():
+            text = f"interrupted: go on with  {resume_command(context, out)}"
+        raise StoppedError(text, interrupt_status(stop)) from stop
 
 
 def results_console(*, tables: bool = False) -> Console:

@@ -253,7 +253,7 @@ def _open(
         make = functools.partial(call_factory, source, {}, name=name)
         return _open_function(make, name, batch_size, timeout, directory, note)
     raise DataError(
-        f"expected a DataLoader, a Dataset, a file, arrays or an iterable of batches, found {_contents(source)}"
+        f"expected a DataLoader, a Dataset, a file, arrays or an iterable of batches, found {_no_source(source)}"
     )
 
 
@@ -334,6 +334,15 @@ def _code_record(factory: Callable[..., Any], directory: Path | None) -> tuple[F
     if directory is not None and path.resolve().is_relative_to(directory.resolve()):
         written = path.resolve().relative_to(directory.resolve())
     return (_file_record(path, written, "code"),)
+
+
+def _no_source(value: Any) -> str:
+    """What was found instead of data, and what to do where it holds some."""
+    if not isinstance(value, Mapping):
+        return _contents(value)
+    fits = [key for key, part in value.items() if isinstance(part, DataLoader | Dataset)]
+    first = f"; give one of them, for example what is under '{fits[0]}'" if fits else ""
+    return f"a {type(value).__name__} of {_contents(value)}{first}"
 
 
 def _contents(value: Any) -> str:

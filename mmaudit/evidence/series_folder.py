@@ -80,7 +80,7 @@ def claimed_series(
         begun = path.exists() and any((out / _ROWS).glob("*.json"))
         if begun and not resume:
             raise RecordError(
-                f"{out} holds a series of checkpoints: go on with it (--resume, resume=True), or name another folder."
+                f"{out} holds a series of checkpoints: go on with it (--resume), or name another folder."
             )
         if begun:
             _check_same(path, request)

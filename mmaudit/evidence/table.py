@@ -90,7 +90,7 @@ class TableWriter:
         for info in self.finished:
             if info.first_batch != self.next_batch:
                 raise RecordError(
-                    f"{folder} lacks the shard with batch {self.next_batch} of process {rank}: start again with overwrite=True (--overwrite)."
+                    f"{folder} lacks the shard with batch {self.next_batch} of process {rank}: start again with --overwrite."
                 )
             self.next_batch = info.next_batch
         self._info = ShardInfo(rank, self.next_batch, self.next_batch)

@@ -142,11 +142,11 @@ def _begin(
         return
     if not overwrite and (folder / RECORD_NAME).exists():
         raise RecordError(
-            f"{folder} holds a finished audit: name another folder, or say overwrite=True (--overwrite)."
+            f"{folder} holds a finished audit: name another folder, or overwrite it (--overwrite)."
         )
     if not overwrite and (folder / RUNNING_STATE).exists():
         raise RecordError(
-            f"{folder} holds an interrupted audit: say resume=True (--resume) or overwrite=True (--overwrite)."
+            f"{folder} holds an interrupted audit: go on with it (--resume) or overwrite it (--overwrite)."
         )
     try:
         shutil.rmtree(work, ignore_errors=True)
@@ -167,12 +167,10 @@ def _check_resumable(folder: Path, begun: str) -> None:
             f"{folder} holds no interrupted audit: start one without resume."
         ) from None
     except (OSError, ValueError, KeyError, TypeError):
-        raise RecordError(
-            f"{state} is damaged: start again with overwrite=True (--overwrite)."
-        ) from None
+        raise RecordError(f"{state} is damaged: start again with --overwrite.") from None
     if found != begun:
         raise RecordError(
-            f"the audit in {folder} was started with another model, data, spec or settings: start again with overwrite=True (--overwrite)."
+            f"the audit in {folder} was started with another model, data, spec or settings: start again with --overwrite."
         )
 
 

@@ -25,7 +25,6 @@ from mmaudit.masking.mask_spec import (
     Strict,
     ValuePath,
 )
-from mmaudit.masking.paths import split_path
 from mmaudit.masking.reading import checkpoint_paths, fault_sentences, load_yaml
 from mmaudit.typing import OutputKind, TaskName
 
@@ -213,7 +212,7 @@ class MaskingSpec(Strict):
             for key, path in modality.inputs.items():
                 if modality.mask[key].kind == "keep":
                     continue
-                owner = owners.setdefault(".".join(split_path(path)), name)
+                owner = owners.setdefault(path.removeprefix("batch."), name)
                 if owner != name:
                     raise ValueError(
                         f"'{owner}' and '{name}' both take the input '{path}', so that hiding one hides the other; expected inputs of"

@@ -12,13 +12,14 @@ from mmaudit.report.json_file import read_model, save_model
 from mmaudit.report.schema import SCHEMA_VERSION, Record
 from mmaudit.report.store import copy_folder_atomic, sweep_leftovers
 
-__all__ = ["RECORD_NAME", "read_record", "save_record"]
+__all__ = ["RECORD_NAME", "is_binary", "read_record", "save_record", "whereabouts"]
 
 RECORD_NAME = "report.json"
 RUNNING = ".running"
 """Where an audit works, inside its folder, until its record is whole."""
 RUNNING_STATE = f"{RUNNING}/audit-state.json"
 """What an interrupted audit was; while it is there, the audit can be resumed."""
+_MOST = 4
 
 
 def save_record(
@@ -78,6 +79,36 @@ def read_record(file: Path) -> Record:
         RecordError: If it cannot be read, is damaged or truncated, holds NaN or infinity, or has an unknown version.
     """
     return read_model(file, Record, what="report", version=SCHEMA_VERSION)
+
+
+def whereabouts(folder: Path) -> str:
+    """Where a record may be that is not in a folder: the end of a sentence; empty where nothing is known.
+
+    Args:
+        folder: Holds no record; need not exist.
+    """
+    if (folder / RUNNING_STATE).is_file():
+        return "; the audit was interrupted: go on with it (--resume)"
+    below = [
+        path.parent
+        for level in ("*", "*/*")
+        for path in sorted(folder.glob(f"{level}/{RECORD_NAME}"))
+    ]
+    if not below:
+        return ""
+    more = f" and {len(below) - _MOST} more" if len(below) > _MOST else ""
+    return f"; there is one in {', '.join(map(str, below[:_MOST]))}{more}"
+
+
+def is_binary(file: Path) -> bool:
+    """Whether a file looks like weights and the like: its name does not say JSON, and a zero byte is among the first 4096."""
+    if file.suffix.lower() == ".json":
+        return False
+    try:
+        with file.open("rb") as opened:
+            return b"\0" in opened.read(4096)
+    except OSError:
+        return False
 
 
 def _free_name(target: Path, name: str, report_id: str) -> Path:

@@ -11,9 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmaudit.exceptions import RecordError, UndefinedMeasureError
-from mmaudit.report.labels import complete, primary_score, task_of
+from mmaudit.report.labels import LABELS, complete, primary_score, task_of
 from mmaudit.report.numbers import count, with_interval
-from mmaudit.report.record_file import RECORD_NAME, read_record, save_record
+from mmaudit.report.record_file import (
+    RECORD_NAME,
+    is_binary,
+    read_record,
+    save_record,
+    whereabouts,
+)
 from mmaudit.report.schema import (
     DataRecord,
     Estimate,
@@ -33,6 +39,12 @@ if TYPE_CHECKING:
 __all__ = ["RECORD_NAME", "AuditReport"]
 
 _SAMPLES = "coalitions"
+_LEFT_OUT = "it was not asked for, or the subject lacks what it needs"
+_NEEDS = {
+    "capacity_gap": "it needs 'references' in the audit file, models of single modalities; 'mmaudit unimodal AUDIT.yaml --out DIR'"
+    " trains them and says what to add"
+}
+"""Measure -> why a record may lack it, where that is known."""
 
 
 class AuditReport:
@@ -141,6 +153,8 @@ class AuditReport:
         for failure in self.record.failures:
             if failure.measure == key:
                 raise UndefinedMeasureError(f"{key} failed in this audit: {failure.error}")
+        if key in LABELS:
+            raise RecordError(f"this audit has no {key}: {_NEEDS.get(key, _LEFT_OUT)}")
         has = ", ".join(self.record.measures) or "none"
         raise RecordError(f"expected one of the measures of this audit ({has}), found '{key}'")
 
@@ -295,10 +309,14 @@ class AuditReport:
         given = Path(path)
         file = given / RECORD_NAME if given.is_dir() else given
         if not file.is_file():
-            hint = (
-                " (was the audit interrupted? run it again with --resume)" if given.is_dir() else ""
+            raise RecordError(
+                f"no report at {file}: expected a folder with a {RECORD_NAME}{whereabouts(given)}"
             )
-            raise RecordError(f"no report at {file}: expected a folder with a {RECORD_NAME}{hint}")
+        if given.is_file() and is_binary(given):
+            raise RecordError(
+                f"{given} is no record: expected the folder of an audit, found a binary file; 'mmaudit init' drafts an audit file"
+                " for a checkpoint, and 'mmaudit audit' makes its record"
+            )
         return cls(read_record(file), file.parent)
 
     def __eq__(self, other: object) -> bool:

@@ -7,6 +7,7 @@ without findings have none of this; :mod:`mmaudit.report.sentences` then says wh
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from mmaudit.report.labels import clean, shorten
@@ -80,9 +81,10 @@ def advice(record: Record) -> tuple[Statement, ...]:
     """
     shown = [statement(record, finding) for finding in _told(record)[:_MOST]]
     for place, found in enumerate(shown):
-        # A command that stands above already is not said again.
-        if found.command in [before.command for before in shown[:place]]:
-            shown[place] = found._replace(command=None)
+        # A command that stands above already is not said again, nor what has to be done before it.
+        above = [before.command for before in shown[:place]]
+        if found.command is not None and found.command in above:
+            shown[place] = found._replace(command=None, below=found.below[:1])
     return tuple(shown)
 
 
@@ -107,6 +109,7 @@ def statement(record: Record, finding: Finding) -> Statement:
         below.append(
             f"Worth trying: {', '.join(shorten(key, 40) for key in finding.remedies[:4])}."
         )
+        below += _before_training(record)
         command = (
             f"mmaudit retrain {_audit_file(record)} --remedy {shlex.quote(finding.remedies[0])}"
         )
@@ -150,6 +153,14 @@ def _asks(finding: Finding) -> bool:
 
 def _weight(finding: Finding) -> int:
     return LEVELS.index(finding.level)
+
+
+def _before_training(record: Record) -> list[str]:
+    """What has to be done before a retraining; nothing where the record does not say."""
+    data = record.spec.get("data")
+    if not isinstance(data, Mapping) or data.get("train") is not None:
+        return []
+    return ["The audit file names no training data: add 'train' under 'data' first."]
 
 
 def _audit_file(record: Record) -> str:

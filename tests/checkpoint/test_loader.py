@@ -689,3 +689,10 @@ def test_arguments_of_the_wrong_kind_are_one_sentence(tmp_path, checkpoint, opti
 def test_a_directory_may_be_text(tmp_path):
     write(tmp_path / "best.pt", torch_bytes(weights()))
     assert same(load_checkpoint("best.pt", build, directory=str(tmp_path)).model, weights())
+
+
+def test_a_model_on_the_meta_device_is_refused(tmp_path):
+    path = tmp_path / "w.pt"
+    torch.save(torch.nn.Linear(2, 2).state_dict(), path)
+    with pytest.raises(ModelError, match="meta device, which holds no numbers"):
+        load_checkpoint(path, lambda: torch.nn.Linear(2, 2, device="meta"))

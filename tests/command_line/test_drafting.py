@@ -135,6 +135,41 @@ def test_answer_that_is_not_there(tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    ("labels", "target", "words"),
+    [
+        (
+            "i % 3 + 1",
+            None,
+            r"'label' was taken .*numbers 1 to 3\): classes count from 0.*--target",
+        ),
+        ("i % 3 - 1", "label", r"numbers -1 to 1\): classes count from 0, so leave out samples"),
+        (
+            "i % 3 - 1",
+            None,
+            r"'rank' was taken .*; 'label' \(whole numbers -1 to 1\) is called like",
+        ),
+    ],
+)
+def test_labels_that_do_not_suit_the_outputs_are_named(tmp_path, labels, target, words):
+    write_project(tmp_path, "late")
+    text = PROJECTS["late"].replace('"label": i % 3', f'"label": {labels}, "rank": i // 2 + 2')
+    (tmp_path / "train.py").write_text(text)
+    options = {"directory": tmp_path, "target": target}
+    with pytest.raises(ModelError, match=words):
+        draft_audit_file(tmp_path / "best.pt", "train:build", "train:loader", **options)
+
+
+def test_a_named_target_wins(tmp_path):
+    write_project(tmp_path, "late")
+    text = PROJECTS["late"].replace('"label": i % 3', '"label": i % 3 + 1, "kind": i % 3')
+    (tmp_path / "train.py").write_text(text)
+    draft = draft_audit_file(
+        tmp_path / "best.pt", "train:build", "train:loader", directory=tmp_path, target="kind"
+    )
+    assert yaml.safe_load(draft.text)["target"] == "kind"
+
+
 def test_batch_that_does_not_suit_forward(tmp_path):
     write_project(tmp_path, "late")
     (tmp_path / "train.py").write_text(PROJECTS["late"].replace("torch.randn(6,", "torch.randn(5,"))

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from mmaudit.command_line.places import demo_folder, find_demo, new_folder
+from mmaudit.command_line.places import (
+    demo_folder,
+    find_demo,
+    new_folder,
+    new_retraining_folder,
+)
 from mmaudit.exceptions import RecordError
 
 _SPEC = "{title}model: 'a:b'\ndata: 'a:c'\nmodalities: {x: x}\n"
@@ -41,6 +46,27 @@ def test_the_interrupted_audit_of_the_same_title_is_found(tmp_path, monkeypatch)
         new_folder(path, resume=True)
     (tmp_path / "runs" / "a-2026-01-01" / ".running" / "audit-state.json").touch()
     assert new_folder(path, resume=True).name == "a-2026-01-01"
+
+
+def test_retrainings_have_folders_of_their_own_and_the_unfinished_one_is_found(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "audit.yaml"
+    path.write_text(_SPEC.replace("{title}", "title: a\n"))
+    first = new_retraining_folder(path, "agm")
+    assert first.parent.name == "runs" and first.name.startswith("a-agm-2")
+    assert "/" not in new_retraining_folder(path, "../../x").name
+    with pytest.raises(RecordError, match="no interrupted retraining"):
+        new_retraining_folder(path, "agm", resume=True)
+    first.mkdir(parents=True)
+    second = new_retraining_folder(path, "agm")
+    assert second.name == f"{first.name}-2"
+    (first / "retrain.json").touch()
+    assert new_retraining_folder(path, "agm", resume=True) == first
+    (first / "comparison.json").touch()
+    with pytest.raises(RecordError, match="no interrupted retraining"):
+        new_retraining_folder(path, "agm", resume=True)
 
 
 def test_demo_folder_is_never_somebody_elses(tmp_path):

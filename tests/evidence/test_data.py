@@ -233,6 +233,14 @@ def test_what_is_no_source(source):
         open_source(source, spec())
 
 
+def test_several_loaders_are_said_to_be_a_mapping():
+    loaders = {"train": torch.utils.data.DataLoader([1]), "test": torch.utils.data.DataLoader([1])}
+    with pytest.raises(
+        DataError, match="found a dict of train, test; give one of them.* under 'train'"
+    ):
+        open_source(loaders, spec())
+
+
 def test_arguments():
     source = open_source([batch()], spec())
     for options in ({"skip": -1}, {"stride": 0}, {"stride": 2, "offset": 2}):

@@ -266,7 +266,16 @@ def test_what_is_no_record_gets_one_sentence(content, says, tmp_path):
 
 
 def test_missing_reports_are_named(tmp_path):
-    with pytest.raises(RecordError, match="no report at .*--resume"):
+    with pytest.raises(RecordError, match=r"expected a folder with a report\.json$"):
+        AuditReport.load(tmp_path)
+    for name in "abcdef":
+        (tmp_path / "agm" / name).mkdir(parents=True)
+        (tmp_path / "agm" / name / "report.json").touch()
+    with pytest.raises(RecordError, match=r"there is one in .*agm.a, .*agm.d and 2 more$"):
+        AuditReport.load(tmp_path)
+    (tmp_path / ".running").mkdir()
+    (tmp_path / ".running" / "audit-state.json").touch()
+    with pytest.raises(RecordError, match="interrupted: go on with it .*--resume"):
         AuditReport.load(tmp_path)
     with pytest.raises(RecordError, match="no report at .*nowhere"):
         AuditReport.load(tmp_path / "nowhere")

@@ -79,6 +79,16 @@ def test_the_command_names_the_audit_file_as_a_shell_needs_it():
         assert command(hidden) == "mmaudit retrain AUDIT.yaml --remedy agm"
 
 
+def test_missing_training_data_is_said_once_before_the_command():
+    record = _judged("under-used", "harmful")
+    known = record.model_copy(update={"spec": {"data": {"test": {}, "train": None}}})
+    shown = [text for found in advice(known) for text in found.below]
+    assert sum("names no training data" in text for text in shown) == 1
+    for data in ({"test": {}, "train": {}}, None):
+        other = record.model_copy(update={"spec": {"data": data}})
+        assert "training data" not in str(advice(other))
+
+
 def test_records_without_findings_have_no_statements():
     record = make_report(samples=60).record
     assert advice(record) == of_the_model(record) == ()
