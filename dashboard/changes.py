@@ -7,22 +7,25 @@ from mmaudit.report.changes import p_text
 from mmaudit.report.comparison import ComparedMeasure, Comparison, Difference
 from mmaudit.report.labels import coalition_name, shorten
 from mmaudit.report.numbers import count, with_interval
+from mmaudit.report.sides import Sides, model_name, sides_of
 
-__all__ = ["HEADERS", "gained_and_lost", "is_per_class", "measure_table"]
-
-HEADERS = ("What", "Before", "After", "Difference", "p, corrected")
+__all__ = ["gained_and_lost", "is_per_class", "measure_table"]
 
 
-def measure_table(measure: ComparedMeasure, *, per_class: bool, most: int = 200) -> Table:
+def measure_table(
+    measure: ComparedMeasure, sides: Sides, *, per_class: bool, most: int = 200
+) -> Table:
     """Rows of a measure.
 
     Args:
         measure: Of a comparison.
+        sides: What its two records are called.
         per_class: Those about single classes, or those about all.
         most: At most so many rows.
     """
     rows = [row for row in measure.rows if is_per_class(row) == per_class]
-    return Table(HEADERS, tuple((_about(row), *_cells(row)) for row in rows[:most]))
+    headers = ("What", shorten(sides.before), shorten(sides.after), "Difference", "p, corrected")
+    return Table(headers, tuple((_about(row), *_cells(row)) for row in rows[:most]))
 
 
 def is_per_class(row: Difference) -> bool:
@@ -36,9 +39,15 @@ def gained_and_lost(comparison: Comparison) -> str | None:
     row = comparison.find("coalitions", coalition=coalition_name(names, names))
     if row is None or row.gained is None or row.lost is None:
         return None
+    sides = sides_of(comparison.before, comparison.after)
+    if sides.against:
+        first = f"with {model_name(comparison.before, comparison.after)}"
+        second = f"with {model_name(comparison.after, comparison.before)}"
+    else:
+        first, second = "before", "after"
     return (
-        f"Of {count(comparison.samples)} samples, {count(row.gained)} are right only after "
-        f"and {count(row.lost)} only before."
+        f"Of {count(comparison.samples)} samples, {count(row.gained)} are right only {second} "
+        f"and {count(row.lost)} only {first}."
     )
 
 

@@ -44,7 +44,9 @@ class AuditRow(NamedTuple):
     score_name: str
     """``accuracy``, of a regression ``R2``."""
     contributions: tuple[tuple[str, Estimate], ...]
-    """Modality and its contribution to the score, the largest first."""
+    """Modality and its contribution to the score, in the order of the record."""
+    verdicts: tuple[tuple[str, str], ...]
+    """Modality and its verdict, in the order of the record; empty where the record has none."""
     place: str
     """Folder, relative to the workspace."""
 
@@ -216,7 +218,11 @@ def _audit_row(record: Mapping[str, Any], place: str) -> AuditRow:
         if (estimate := _estimate(measures, "contributions", names, task, modality=name))
         is not None
     ]
-    contributions.sort(key=lambda pair: -(pair[1].value if pair[1].value is not None else -2.0))
+    found = {
+        finding["modality"]: str(finding["verdict"])
+        for finding in record.get("findings", ())
+        if finding.get("verdict") is not None
+    }
     identity = str(record["report_id"])
     return AuditRow(
         key=identity if _ID.fullmatch(identity) else _of_place(place),
@@ -227,6 +233,7 @@ def _audit_row(record: Mapping[str, Any], place: str) -> AuditRow:
         score=_estimate(measures, "coalitions", names, task, coalition="+".join(names)),
         score_name=primary_score(task),
         contributions=tuple(contributions),
+        verdicts=tuple((name, found[name]) for name in names if name in found),
         place=place,
     )
 

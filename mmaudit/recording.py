@@ -95,6 +95,12 @@ def make_record(
     )
     notes = [*subject.notes, *source.notes, *masks.notes]
     notes += [Note.model_validate(note) for info in infos for note in info.notes]
+    if spec.always_given:
+        text = (
+            f"The model is also given {', '.join(map(repr, spec.always_given))}, which belongs to no modality: it is there in every "
+            "coalition, the empty one included."
+        )
+        notes.append(Note(kind="information", topic="data", text=text))
     if nonfinite:
         text = f"{nonfinite} of {samples} samples were left out: their outputs are not finite in every coalition (first: {', '.join(left_out[:5])})."
         notes.append(Note(kind="warning", topic="evidence", text=text))

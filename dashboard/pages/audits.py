@@ -1,4 +1,4 @@
-"""The list of audits: what was audited, when, how accurate, and what each modality contributes."""
+"""The list of audits: what was audited, when, how accurate, and how each modality is used."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from mmaudit.report.schema import Estimate
 __all__ = ["PAGE"]
 
 _UNREADABLE_SHOWN = 5
+_MODALITIES = 4
 _GROWS = 8
 """Up to so many rows the grid is as high as its rows."""
 
@@ -81,7 +82,8 @@ def _columns() -> list[dict[str, Any]]:
     return [
         {"field": "title", "headerName": "Audit", "cellRenderer": "RecordLink", "flex": 3, "minWidth": 180},
         {"field": "score", "headerName": "Score", "flex": 1, "minWidth": 165},
-        {"field": "contributions", "headerName": "Contributions", "flex": 3, "minWidth": 230},
+        {"field": "verdicts", "headerName": "Verdicts", "flex": 3, "minWidth": 160},
+        {"field": "contributions", "headerName": "Contributions", "flex": 3, "minWidth": 190},
         {"field": "when", "headerName": "When", "flex": 1, "minWidth": 155},
         {"field": "samples", "headerName": "Samples", "flex": 1, "minWidth": 95, "type": "rightAligned"},
         {"field": "place", "headerName": "Folder", "flex": 1, "minWidth": 130, "tooltipField": "whole_place"},
@@ -89,20 +91,27 @@ def _columns() -> list[dict[str, Any]]:
 
 
 def _cells(row: AuditRow) -> dict[str, Any]:
-    parts = [f"{shorten(name)} {with_interval(e)}" for name, e in row.contributions[:4]]
-    if len(row.contributions) > len(parts):
-        parts.append(f"and {len(row.contributions) - len(parts)} more")
     return {
         "key": row.key,
         "href": ids.address("diagnosis", row.key),
         "title": row.title,
         "when": f"{row.created.astimezone():%Y-%m-%d %H:%M}",
         "score": _score(row),
-        "contributions": " · ".join(parts) or "not measured",
+        "verdicts": _joined([(name, shorten(verdict)) for name, verdict in row.verdicts]) or "none",
+        "contributions": _joined([(name, with_interval(e)) for name, e in row.contributions])
+        or "not measured",
         "samples": row.samples,
         "place": folder_name(row.place),
         "whole_place": row.place,
     }
+
+
+def _joined(told: list[tuple[str, str]]) -> str:
+    """What is said of each modality; the first four, and how many more there are."""
+    parts = [f"{shorten(name)} {text}" for name, text in told[:_MODALITIES]]
+    if len(told) > len(parts):
+        parts.append(f"and {len(told) - len(parts)} more")
+    return " · ".join(parts)
 
 
 def _score(row: AuditRow) -> str:

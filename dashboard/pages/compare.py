@@ -21,9 +21,11 @@ from dashboard.values import identity
 from mmaudit.exceptions import RecordError
 from mmaudit.figures.comparison import comparison_info, comparison_table, plot_comparison
 from mmaudit.figures.drawing import drawing
+from mmaudit.report.changes import conclusion
 from mmaudit.report.comparison import ComparedMeasure, Comparison
 from mmaudit.report.labels import shorten
 from mmaudit.report.numbers import count
+from mmaudit.report.sides import Sides, model_name, sides_of
 
 __all__ = ["PAGE"]
 
@@ -71,7 +73,7 @@ def _list(comparisons: tuple[ComparisonRow, ...]) -> list[Any]:
         )
         for row in comparisons[:_MOST_ROWS]
     ]
-    headers = ("Before → after", "Verdict", "When", "Folder")
+    headers = ("Compared", "Verdict", "When", "Folder")
     return [
         html.Div(data_table("Comparisons, the newest first", headers, rows), className="card")
     ]  # fmt: skip
@@ -133,12 +135,12 @@ def _one(site: Site, key: str) -> list[Any]:
     drawn = None if info.undefined is not None else drawing(plot_comparison(info))
     table = comparison_table(info)
     caption = "The same samples in both; p for no change, corrected for how many were tested"
-    moved = gained_and_lost(comparison)
+    moved, sides = gained_and_lost(comparison), sides_of(comparison.before, comparison.after)
     return [
         heading(f"{row.before} → {row.after}", _sides(site, row, comparison)),
-        *_verdict(comparison),
+        *_verdict(comparison, _together(site, row, comparison)),
         *card(
-            "Before and after",
+            sides.heading,
             "changes",
             [
                 data_table(caption, table.headers, table.rows),
@@ -149,7 +151,7 @@ def _one(site: Site, key: str) -> list[Any]:
         *card(
             "Every measure",
             "every-measure",
-            [_measure(measure) for measure in comparison.measures.values()],
+            [_measure(measure, sides) for measure in comparison.measures.values()],
             long=True,
         ),
         *_methods(comparison),
@@ -159,7 +161,12 @@ def _one(site: Site, key: str) -> list[Any]:
 def _sides(site: Site, row: ComparisonRow, comparison: Comparison) -> html.P:
     keys = {audit.report_id: audit.key for audit in site.library.audits().rows}
     links: list[Any] = []
-    for side, report_id in (("before", row.before_id), ("after", row.after_id)):
+    sides = sides_of(comparison.before, comparison.after)
+    called = ("before", "after")
+    if sides.against:
+        pair = (comparison.before, comparison.after)
+        called = (f"of {model_name(*pair)}", f"of {model_name(*pair[::-1])}")
+    for side, report_id in zip(called, (row.before_id, row.after_id), strict=True):
         if report_id in keys:
             links += [link(f"The audit {side}", ids.address("diagnosis", keys[report_id])), " · "]
     control = site.library.comparison_at(site.library.folder / row.place / "control")
@@ -169,12 +176,28 @@ def _sides(site: Site, row: ComparisonRow, comparison: Comparison) -> html.P:
     return html.P([*links, f"{count(comparison.samples)} samples{groups}"], className="soft")
 
 
-def _verdict(comparison: Comparison) -> list[Any]:
+def _together(site: Site, row: ComparisonRow, comparison: Comparison) -> str | None:
+    """What this and the comparison with plain training come to, where the retraining made both."""
+    control = site.library.comparison_at(site.library.folder / row.place / "control")
+    if control is None:
+        return None
+    try:
+        _, beside = site.library.comparison(control)
+    except RecordError:
+        return None
+    if beside.after.report_id != comparison.after.report_id:
+        return None
+    return conclusion(comparison, beside)
+
+
+def _verdict(comparison: Comparison, together: str | None) -> list[Any]:
     verdict = comparison.verdict
     parts: list[Any] = [
         html.P(html.Strong(verdict.headline), className="headline"),
         html.P(verdict.sentence),
     ]
+    if together is not None:
+        parts.append(html.P(together))
     if verdict.caveats:
         parts.append(sentences([shorten(text, 400) for text in verdict.caveats]))
     warnings = [note for note in comparison.notes if note.kind != "information"]
@@ -184,13 +207,13 @@ def _verdict(comparison: Comparison) -> list[Any]:
     return card("Verdict", "verdict", parts)
 
 
-def _measure(measure: ComparedMeasure) -> html.Details:
+def _measure(measure: ComparedMeasure, sides: Sides) -> html.Details:
     title = f"{shorten(measure.title, 80)}, {shorten(measure.unit, 120)}"
     if measure.undefined is not None:
         return folded(title, [html.P(f"Undefined: {shorten(measure.undefined, 400)}")])
     parts: list[Any] = []
     for caption, per_class in (("All classes together", False), ("Class by class", True)):
-        table = measure_table(measure, per_class=per_class, most=_MOST_ROWS)
+        table = measure_table(measure, sides, per_class=per_class, most=_MOST_ROWS)
         if table.rows:
             of = sum(is_per_class(row) == per_class for row in measure.rows)
             more = f", {count(len(table.rows))} of {count(of)} rows" if of > len(table.rows) else ""

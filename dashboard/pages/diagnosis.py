@@ -153,7 +153,7 @@ def _how(overview: Overview) -> list[Any]:
             **aria(label="Warnings"),
         )
         if overview.warnings
-        else html.P("No fallback, no failure, no warning.", className="soft calm")
+        else html.P(overview.calm, className="soft calm")
     )
     notes = [folded("Notes", [sentences(overview.notes)])] if overview.notes else []
     return card("How it was done, and whether it can be trusted", "how", [steps, trust, *notes])

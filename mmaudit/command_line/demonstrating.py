@@ -46,7 +46,10 @@ def demo(
 
         print_report(report, console)
         if not audit_only:
-            say(f"\nRetraining with {subject.remedy}, and plainly as a control ...")
+            from mmaudit.report.sides import remedy_name
+
+            remedy = remedy_name(subject.remedy)
+            say(f"\nRetraining with {remedy}, and plainly as a control ...")
             with show_progress() as progress, owners_code():
                 from mmaudit.retraining import retrain
 
@@ -56,11 +59,15 @@ def demo(
                 )  # fmt: skip
             from mmaudit.export.comparison import print_comparison
 
-            console.print(f"\nBefore, and after retraining with {subject.remedy}:")
+            console.print(f"\nBefore, and after retraining with {remedy}:")
             print_comparison(result.comparison, console)
             if result.control_comparison is not None:
-                console.print("\nPlain training with the same budget, and the remedy:")
+                from mmaudit.report.changes import conclusion
+
+                console.print(f"\nPlain training with the same budget, and {remedy}:")
                 print_comparison(result.control_comparison, console)
+                joint = conclusion(result.comparison, result.control_comparison)
+                console.print(f"\n{joint}", style="bold", markup=False)
             # The comparisons have scrolled them away.
             console.print("\nWhat the audit found before:")
             print_advice(report, console)

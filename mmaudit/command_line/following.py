@@ -16,6 +16,7 @@ from mmaudit.command_line.options import (
     Seed,
     Timeout,
     TrustCheckpoint,
+    audit_file_only,
     known_device,
     measure_keys,
 )
@@ -32,12 +33,14 @@ _BETWEEN = 2
 
 
 def trajectory(
+    context: typer.Context,
     audit_file: Annotated[
         Path,
         typer.Argument(
             metavar="AUDIT.yaml",
             help="The audit file; it names training and validation data.",
             show_default=False,
+            callback=audit_file_only,
         ),
     ],
     checkpoints: Annotated[
@@ -101,7 +104,7 @@ def trajectory(
     keys = measure_keys(measures)
     device = known_device(device)
     shown = show_progress(quiet=quiet or rank() > 0, series=True)
-    with resumable_in(out), shown as progress, owners_code():
+    with resumable_in(context, out), shown as progress, owners_code():
         from mmaudit.following import trajectory as run
 
         chosen: dict[str, Any] = {} if keys is None else {"measures": keys}

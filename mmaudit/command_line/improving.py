@@ -142,6 +142,10 @@ def retrain(
     if result.control_comparison is not None:
         typer.echo("\nAgainst plain training with the same budget:")
         print_comparison(result.control_comparison, console)
+        from mmaudit.report.changes import conclusion
+
+        joint = conclusion(result.comparison, result.control_comparison)
+        console.print(f"\n{joint}", markup=False)
     for note in result.notes:
         say(f" ! {note}")
     again = shlex.quote(str(result.audit_file))

@@ -14,11 +14,13 @@ from mmaudit.report.changes import Change, is_significant, main_changes, p_text
 from mmaudit.report.comparison import Comparison, Difference
 from mmaudit.report.labels import clean, shorten
 from mmaudit.report.numbers import count, number, with_interval
+from mmaudit.report.sides import sides_of
 
 __all__ = ["comparison_markdown", "print_comparison"]
 
 _MOST = 6
 _WIDTH = 400
+_WIDEST_SIDE = 11
 
 
 class _Story(NamedTuple):
@@ -34,7 +36,7 @@ class _Story(NamedTuple):
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print what was compared, the main numbers before and after, and the verdict.
+    """Print what was compared, the main numbers of both sides, and the verdict.
 
     Args:
         comparison: Of two records.
@@ -42,12 +44,15 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     """
     story = _story(comparison)
     # Everything goes through Text: names come from models and data and must not be read as markup.
+    widest = max(cell_len(label) for label, _ in story.titles)
     for label, title in story.titles:
-        _print_labelled(console, f"{label:<6}", title, "bold")
+        _print_labelled(console, label + " " * (widest - cell_len(label)), title, "bold")
     console.print()
     table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold", pad_edge=True)
     for place, header in enumerate(story.headers):
-        table.add_column(header, overflow="fold", min_width=6 if place else 8)
+        # Values are short: a long name of a side stands in two lines and leaves its room to the differences.
+        most = _WIDEST_SIDE if place in (1, 2) else None
+        table.add_column(header, overflow="fold", min_width=6 if place else 8, max_width=most)
     for row in story.rows:
         table.add_row(*(Text(text) for text in row))
     console.print(table)
@@ -71,10 +76,10 @@ def comparison_markdown(comparison: Comparison) -> str:
         Headings, a table and lists, a newline at the end. Names come from models and data: they are escaped.
     """
     story = _story(comparison)
-    parts = ["# Before and after", ""]
+    parts = [f"# {escaped(sides_of(comparison.before, comparison.after).heading)}", ""]
     parts += [f"- **{label}**: {escaped(title)}" for label, title in story.titles]
     parts += ["", f"**Verdict**: {escaped(clean(comparison.verdict.sentence))}", ""]
-    parts += table_lines(story.headers, story.rows)
+    parts += table_lines([escaped(header) for header in story.headers], story.rows)
     for heading, texts in (
         ("What else changed", story.also),
         ("Warnings", story.warnings),
@@ -103,16 +108,18 @@ def _story(comparison: Comparison) -> _Story:
     ]
     warnings = _warnings(comparison, changes)
     said = {text.lower() for text in warnings}
-    caveats = [text for text in comparison.verdict.caveats if text.lower().rstrip(".") not in said]
+    sides = sides_of(comparison.before, comparison.after)
+    # Said among the warnings, perhaps of several numbers at once.
+    caveats = [text for text in comparison.verdict.caveats if not _told(text, said)]
     return _Story(
         titles=(
-            ("Before", shorten(comparison.before.title, 160)),
-            ("After", shorten(comparison.after.title, 160)),
+            (sides.before, shorten(comparison.before.title, 160)),
+            (sides.after, shorten(comparison.after.title, 160)),
         ),
         headers=(
             "",
-            "Before",
-            "After",
+            shorten(sides.before),
+            shorten(sides.after),
             f"Difference, {count(comparison.samples)} samples{groups}",
             "p",
         ),
@@ -121,6 +128,11 @@ def _story(comparison: Comparison) -> _Story:
         warnings=_bounded(warnings),
         notes=_bounded([*caveats, *_tests(comparison), *notes]),
     )
+
+
+def _told(caveat: str, said: set[str]) -> bool:
+    what, _, why = caveat.lower().rstrip(".").partition(": ")
+    return any(text.startswith(what) and text.endswith(f": {why}") for text in said)
 
 
 def _row(change: Change) -> tuple[str, ...]:

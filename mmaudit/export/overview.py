@@ -68,6 +68,8 @@ class Overview(NamedTuple):
     """What stands out, at most three, where the record has no findings."""
     warnings: tuple[str, ...]
     """Fallbacks, failures, intervals that should not be trusted."""
+    calm: str
+    """What is said where there are no warnings; it counts the intervals of the whole record that carry one."""
     notes: tuple[str, ...]
     """For information."""
 
@@ -90,6 +92,7 @@ def make_overview(report: AuditReport) -> Overview:
         further=further_advice(record),
         sentences=() if record.findings else tuple(standout(record)),
         warnings=tuple(_bounded(_warnings(report))),
+        calm=_calm(record),
         notes=tuple(_bounded(_notes(report))),
     )
 
@@ -297,6 +300,20 @@ def _warnings(report: AuditReport) -> list[str]:
         for text, where in reasons.items()
     ]
     return [shorten(text, MostShown.text) for text in dict.fromkeys(texts)]
+
+
+def _calm(record: Record) -> str:
+    known = [
+        row.estimate
+        for measure in record.measures.values()
+        for row in measure.rows
+        if row.estimate.low is not None or row.estimate.warning
+    ]
+    doubtful = sum(estimate.warning is not None for estimate in known)
+    if not doubtful:
+        return "No fallback, no failure, no warning."
+    verb = "carries" if doubtful == 1 else "carry"
+    return f"No fallback, no failure; {count(doubtful)} of {count(len(known))} intervals in the record {verb} a warning."
 
 
 def _undefined(report: AuditReport, *, shown_above: bool) -> list[str]:

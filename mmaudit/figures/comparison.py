@@ -17,6 +17,7 @@ from mmaudit.figures.theme import (
     make_figure,
     modality_styles,
     name_rows,
+    plain,
     say_nothing,
 )
 from mmaudit.report.changes import Change, main_changes, p_text
@@ -24,6 +25,7 @@ from mmaudit.report.comparison import Comparison
 from mmaudit.report.labels import shorten
 from mmaudit.report.numbers import count, with_interval
 from mmaudit.report.schema import Estimate
+from mmaudit.report.sides import sides_of
 
 __all__ = ["ComparisonInfo", "comparison_info", "comparison_table", "plot_comparison"]
 
@@ -42,6 +44,8 @@ class ComparisonInfo(NamedTuple):
     """Accuracy first; all in the same unit, a fraction."""
     undefined: str | None = None
     """Why there is nothing to draw."""
+    sides: tuple[str, str] = ("Before", "After")
+    """What the two records are called."""
 
 
 def comparison_info(comparison: Comparison) -> ComparisonInfo:
@@ -50,12 +54,15 @@ def comparison_info(comparison: Comparison) -> ComparisonInfo:
     Of more than six modalities those are taken that changed most; the subtitle says so.
     """
     names = comparison.modalities
+    side = sides_of(comparison.before, comparison.after)
+    sides = (shorten(side.before), shorten(side.after))
+    first, second = _legend(sides)
     changes = main_changes(names, comparison.measures)
     known = tuple(c for c in changes if c.row.difference.value is not None)
     if not known:
         reason = "no number has a value in both records"
         words = Words("Nothing can be compared", _subtitle(comparison, ()), f"{reason}.")
-        return ComparisonInfo(words, names, changes, reason)
+        return ComparisonInfo(words, names, changes, reason, sides)
     extra = ""
     if len(names) > _MOST_MODALITIES:
         sizes = dict.fromkeys(names, 0.0)
@@ -67,12 +74,12 @@ def comparison_info(comparison: Comparison) -> ComparisonInfo:
         changes = tuple(c for c in changes if c.modality is None or c.modality in most)
         extra = f"the {_MOST_MODALITIES} of {len(names)} modalities that changed most"
     takeaway = "; ".join(
-        f"{c.name} {with_interval(c.row.before)} before, {with_interval(c.row.after)} after, "
+        f"{c.name} {with_interval(c.row.before)} {first}, {with_interval(c.row.after)} {second}, "
         f"difference {with_interval(c.row.difference, signed=True)}"
         for c in changes
     )
     words = Words(comparison.verdict.headline, _subtitle(comparison, known, extra), f"{takeaway}.")
-    return ComparisonInfo(words, names, changes)
+    return ComparisonInfo(words, names, changes, sides=sides)
 
 
 def plot_comparison(info: ComparisonInfo) -> go.Figure:
@@ -82,6 +89,7 @@ def plot_comparison(info: ComparisonInfo) -> go.Figure:
     labels = [change.name for change in info.changes]
     figure = make_figure(info.words, height=90 + 40 * len(labels), labels=labels)
     styles = modality_styles(info.modalities)
+    called = dict(zip(("before", "after"), _legend(info.sides), strict=True))
     shown = []
     for side, offset in (("before", -_APART), ("after", _APART)):
         for y, change in enumerate(info.changes):
@@ -97,11 +105,11 @@ def plot_comparison(info: ComparisonInfo) -> go.Figure:
                 "size": 11,
                 "line": {"color": colour, "width": 2},
             }
-            said = f"{change.name} {side}: {hover(estimate)}"
+            said = f"{change.name} {called[side]}: {hover(estimate)}"
             figure.add_scatter(
                 **mark(estimate.value, y + offset, marker, said),
                 error_x={**error_bars([estimate]), "color": colour},
-                name=side,
+                name=plain(called[side]),
             )
             shown.append(estimate)
     # Room for the legend between subtitle and drawing; one entry for each side, in no modality's colour.
@@ -114,7 +122,7 @@ def plot_comparison(info: ComparisonInfo) -> go.Figure:
             y=[None],
             mode="markers",
             marker={"symbol": symbol, "color": NEUTRAL, "size": 11},
-            name=side,
+            name=plain(called[side]),
         )
     low, high = reach(shown)
     spread = max(high - low, 0.01)
@@ -133,6 +141,11 @@ def plot_comparison(info: ComparisonInfo) -> go.Figure:
     )
     name_rows(figure, [shorten(name, 40) for name in labels], edge=0.5)
     return figure
+
+
+def _legend(sides: tuple[str, str]) -> tuple[str, str]:
+    """Names of remedies keep their capitals."""
+    return ("before", "after") if sides == ("Before", "After") else sides
 
 
 def _unit(changes: tuple[Change, ...]) -> str:
@@ -155,7 +168,7 @@ def comparison_table(info: ComparisonInfo) -> Table:
         )
         for c in info.changes
     )
-    return Table(("What", "Before", "After", "Difference", "p, corrected"), rows)
+    return Table(("What", *info.sides, "Difference", "p, corrected"), rows)
 
 
 def _said(change: Change) -> str:

@@ -81,7 +81,7 @@ def mask_sensitivity_info(report: AuditReport) -> MaskSensitivityInfo:
         if any(e is not None for e in row)
     )
     words = Words(
-        _title(names, words_of, values, flips),
+        _title(_torn(report), names, words_of, values, flips),
         subtitle(report, used, extra),
         f"The main estimates under each mask. {' '.join(flips)} {said}.".replace("  ", " "),
     )
@@ -184,7 +184,16 @@ def _order(one: Estimate | None, other: Estimate | None) -> int:
     return (one.low > other.high) - (one.high < other.low)
 
 
+def _torn(report: AuditReport) -> str | None:
+    """What the findings say of the masks: empty where they say nothing, ``None`` where the record has no findings."""
+    if not report.record.findings:
+        return None
+    rule = "depends on the mask"
+    return next((found.text for found in report.record.findings if found.rule == rule), "")
+
+
 def _title(
+    torn: str | None,
     names: tuple[str, ...],
     masks: tuple[str, ...],
     values: Mapping[str, tuple[tuple[Estimate | None, ...], ...]],
@@ -194,7 +203,11 @@ def _title(
         return "One mask was measured: whether another would say the same is not known"
     if flips:
         more = f" (and {len(flips) - 1} more)" if len(flips) > 1 else ""
-        return f"It depends on the mask. {flips[0].rstrip('.')}{more}"
+        # Where the findings see nothing that depends on the mask, the figure tells what changes and no more.
+        lead = "" if torn == "" else "It depends on the mask. "
+        return f"{lead}{flips[0].rstrip('.')}{more}"
+    if torn:
+        return torn.rstrip(".")
     quantity = "contribution" if "contribution" in values else next(iter(values))
     apart = [
         (abs(first.value - second.value), name, first.value, second.value)

@@ -252,6 +252,16 @@ class MaskingSpec(Strict):
         """The modalities in order."""
         return tuple(self.modalities)
 
+    @property
+    def always_given(self) -> tuple[str, ...]:
+        """Paths of a batch that ``call`` hands to the model and no modality has: they are the same in every coalition."""
+        if self.call is None:
+            return ()
+        own = {path for part in self.modalities.values() for path in part.inputs.values()}
+        own = {path.removeprefix("batch.") for path in own} | {"batch"}
+        handed = (*self.call.args, *self.call.kwargs.values())
+        return tuple(path for path in handed if path.removeprefix("batch.") not in own)
+
     def coalition(self, index: int) -> frozenset[str]:
         """The set of present modalities behind an index of the coalition axis."""
         return frozenset(name for m, name in enumerate(self.modalities) if index >> m & 1)

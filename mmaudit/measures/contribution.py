@@ -138,7 +138,7 @@ class Contribution(Measure):
                         ]
                     else:
                         estimates = _shares(
-                            score, values, weight, sums, index, counts, groups, rare
+                            score, values, weight, sums, index, counts, groups, rare, reach
                         )
                     for m, (modality, estimate) in enumerate(
                         zip(sums.modalities, estimates, strict=True)
@@ -165,6 +165,7 @@ def _shares(
     counts: FloatArray,
     groups: int | None,
     rare: str | None,
+    reach: FloatArray,
 ) -> list[Estimate]:
     # A share has no unit, so that of squared errors can be taken at order 1.
     n, values = int(counts.sum()), values / sums.scale(score, index)
@@ -191,6 +192,10 @@ def _shares(
         if abs(value) < _STEADY * error
         else None
     )
-    found = mean_intervals(values, total, units=counts)
+    # Where the contributions are no surer than an unseen kind of sample allows, neither are the shares; alone a modality has all.
+    heard = reach > 0
+    others = heard.sum() - heard > 0
+    unseen = np.where(heard & others, reach / abs(value), 0.0) if score == "accuracy" else 0.0
+    found = mean_intervals(values, total, units=counts, reach=unseen)
     warning = "; ".join(text for text in (unsteady, rare) if text) or None
     return [found.estimate(m, n=n, groups=groups, warning=warning) for m in range(values.shape[1])]

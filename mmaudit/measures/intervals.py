@@ -21,6 +21,7 @@ closed form (the residual sum of squares): it needs no random numbers, and few r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -98,7 +99,7 @@ class Intervals:
             warnings.append(f"fewer than {FEWEST_SUCCESSES} errors or {FEWEST_SUCCESSES} successes")
         if self.events[i] < FEWEST_EVENTS:
             warnings.append(
-                f"about {self.events[i]:.0f} of the {'samples' if groups is None else 'groups'} "
+                f"about {_fewer(self.events[i])} of the {'samples' if groups is None else 'groups'} "
                 f"decide the result, fewer than {FEWEST_EVENTS}"
             )
         over = "samples" if groups is None else f"{groups} groups"
@@ -113,6 +114,12 @@ class Intervals:
             if warnings
             else None,
         )
+
+
+def _fewer(events: float) -> str:
+    """Effective events in whole numbers, or with a decimal where rounding would bring them up to the limit."""
+    whole = f"{events:.0f}"
+    return whole if float(whole) < FEWEST_EVENTS else f"{math.floor(10 * events) / 10:.1f}"
 
 
 def wilson(proportion: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -11,20 +11,22 @@ from typing import Literal, NamedTuple, TypeAlias
 from mmaudit.report.comparison import (
     Audited,
     ComparedMeasure,
+    Comparison,
     Difference,
     Verdict,
     find_difference,
 )
 from mmaudit.report.labels import coalition_name, shorten
 from mmaudit.report.numbers import count, number, with_interval
+from mmaudit.report.sides import model_name, remedy_name, sides_of
 
 __all__ = [
     "MATTERS",
     "Change",
+    "conclusion",
     "is_significant",
     "main_changes",
     "make_verdict",
-    "model_name",
     "p_text",
 ]
 
@@ -99,14 +101,6 @@ def p_text(p: float | None) -> str:
     return "p < .001" if p < 0.001 else f"p {number(p, 3 if p < 0.1 else 2)}"
 
 
-def model_name(audited: Audited, other: Audited) -> str:
-    """What to call a model in a sentence: its remedy where it has one, else its title where that tells it from the other."""
-    remedy = audited.lineage.get("remedy") or audited.title.rpartition("retrained with ")[2]
-    if remedy != audited.title or audited.title != other.title:
-        return shorten(remedy, 60)
-    return "the second model"
-
-
 def make_verdict(
     before: Audited,
     after: Audited,
@@ -124,17 +118,21 @@ def make_verdict(
         modalities: In the order of the first.
         measures: What was compared.
         samples: Samples that both have.
-        same: Whether the models answer every sample alike.
+        same: Whether the models answer every sample alike: then there is nothing to say about either.
 
     Returns:
         ``helps`` or ``hurts`` where the score changes and its test says so (5 %); ``does not help`` where the whole interval
         of the change is within ``MATTERS`` of 0; else ``too little data``. What changed for a modality is told beside it, as
-        far as its corrected test says so.
+        far as its corrected test says so. Against the model before it is the retraining that helps; whether its remedy does
+        only plain training with the same budget can say.
     """
-    name = model_name(after, before)
     if same:
-        text = f"{name} does not help: the two models answer all {count(samples)} samples alike"
-        return Verdict(kind="does not help", headline=_big(text), sentence=_big(f"{text}."))
+        return Verdict(
+            kind="does not help",
+            headline="The two models answer alike",
+            sentence=f"The two records are of models that answer all {count(samples)} samples alike, whatever is masked.",
+        )
+    said = _words(before, after)
     changes = main_changes(modalities, measures)
     found = next((c for c in changes if c.modality is None), None)
     score, whole = ("accuracy", None) if found is None else (found.kind, found.row)
@@ -145,60 +143,135 @@ def make_verdict(
     ]
     if whole is None or whole.difference.value is None:
         reason = "it was not measured" if whole is None else whole.difference.undefined
-        text = f"too little data to say whether {name} helps: {the} has no difference ({reason})"
+        text = f"Too little data to say whether {said.name} {said.helps}{said.against}: {the} has no difference ({reason})."
         return Verdict(
             kind="too little data",
-            headline=_big(f"too little data about {name}"),
-            sentence=" ".join([_big(f"{text}."), *_told(moved, changes)]),
+            headline=f"Too little data about {said.name}{said.against}",
+            sentence=" ".join([text, *_told(moved, changes)]),
             caveats=tuple(caveats),
         )
     if whole.difference.warning:
-        caveats.insert(0, f"{_big(score)}: {whole.difference.warning}.")
-    kind, headline, text = _judged(name, whole, samples, score, the)
+        caveats.insert(0, f"{score[:1].upper()}{score[1:]}: {whole.difference.warning}.")
+    kind, headline, text = _judged(said, whole, samples, score, the)
+    doubt = _DOUBT if whole.difference.warning else ""
     used = _used(moved)
     return Verdict(
         kind=kind,
-        headline=_big(f"{headline}; {used}" if used else headline),
-        sentence=" ".join([_big(text), *_told(moved, changes)]),
+        headline=f"{headline}{doubt}; {used}" if used else f"{headline}{doubt}",
+        sentence=" ".join([f"{text}{doubt}.", *_told(moved, changes)]),
         caveats=tuple(caveats),
     )
 
 
+def conclusion(found: Comparison, beside: Comparison) -> str:
+    """Say in one sentence what two comparisons of a retrained model come to.
+
+    Args:
+        found: Of the model before with the retrained one.
+        beside: Of plain training with the retrained one: it alone says whether the remedy helps.
+
+    Returns:
+        Both differences of the score, and what the second makes of the remedy.
+    """
+    sides = sides_of(beside.before, beside.after)
+    name, plain = model_name(beside.after, beside.before), sides.against or "plain training"
+    score, change = _score_change(found)
+    _, against = _score_change(beside)
+    the = "the accuracy" if score == "accuracy" else score
+    judged = {
+        "helps": "it does",
+        "hurts": "it hurts",
+        "does not help": "it does not",
+        "too little data": "too little data to say",
+    }[beside.verdict.kind]
+    if beside.same_answers:
+        judged = "the two answer alike"
+    elif beside.verdict.kind == "does not help" and found.verdict.kind == "helps":
+        judged = "it does not, plain training gets as far"
+    row = _score_row(beside)
+    doubt = _DOUBT if row is not None and row.difference.warning else ""
+    return (
+        f"In sum: {the} changes by {change} against the model before, and by {against} against {plain}; "
+        f"only the second says whether {name} helps: {judged}{doubt}."
+    )
+
+
+_DOUBT = ", on an interval that should not be trusted"
+
+
+class _Words(NamedTuple):
+    """How the second of two models is spoken of."""
+
+    name: str
+    """At the start of a sentence as within."""
+    start: str
+    helps: str
+    hurts: str
+    helps_not: str
+    against: str
+    """`` against plain training with the same budget``; empty for a model and what was made of it."""
+    same: str
+    """What the score stays close to."""
+
+
+def _words(before: Audited, after: Audited) -> _Words:
+    sides, name = sides_of(before, after), model_name(after, before)
+    if sides.relation == "models":
+        # The title of a model is somebody's own: it keeps its letters.
+        start = f"T{name[1:]}" if name == "the second model" else name
+        verbs = ("is better", "is worse", "is no better")
+        return _Words(name, start, *verbs, "", "that of the first")
+    verbs = ("helps", "hurts", "does not help")
+    if sides.relation == "retrained" and name != remedy_name("joint"):
+        name = f"retraining with {name}"
+    start = name[:1].upper() + name[1:]
+    if sides.against:
+        return _Words(name, start, *verbs, f" against {sides.against}", "it")
+    return _Words(name, start, *verbs, "", "what it was")
+
+
+def _score_row(comparison: Comparison) -> Difference | None:
+    changes = main_changes(comparison.modalities, comparison.measures)
+    return next((change.row for change in changes if change.modality is None), None)
+
+
+def _score_change(comparison: Comparison) -> tuple[str, str]:
+    """Name of the score, and its difference in words."""
+    row = _score_row(comparison)
+    if row is None:
+        return "accuracy", "an amount that was not measured"
+    if row.difference.value is None:
+        return row.labels["score"], "an undefined amount"
+    return row.labels["score"], with_interval(row.difference, 3, signed=True)
+
+
 def _judged(
-    name: str, row: Difference, samples: int, score: str, the: str
+    said: _Words, row: Difference, samples: int, score: str, the: str
 ) -> tuple[_Kind, str, str]:
-    """Kind, headline and sentence about the score alone."""
+    """Kind, headline and sentence (without its point) about the score alone."""
     estimate = row.difference
     assert estimate.value is not None and row.before.value is not None
     assert row.after.value is not None
     low, high = estimate.low, estimate.high
     by = with_interval(estimate, 3, signed=True)
-    by += f" ({p_text(row.p)})" if row.p is not None else ""
     way = f"from {number(row.before.value, 3)} to {number(row.after.value, 3)}, {by}"
+    way += f" ({p_text(row.p)})" if row.p is not None else ""
     change = number(estimate.value, 3, signed=True)
     if row.p is not None and row.p < _LEVEL and estimate.value > 0:
-        return (
-            "helps",
-            f"{name} helps: {score} {change}",
-            f"{name} helps: {the} rises {way}.",
-        )
+        verdict = f"{said.start} {said.helps}{said.against}"
+        return "helps", f"{verdict}: {score} {change}", f"{verdict}: {the} rises {way}"
     if row.p is not None and row.p < _LEVEL and estimate.value < 0:
-        return (
-            "hurts",
-            f"{name} hurts: {score} {change}",
-            f"{name} hurts: {the} falls {way}.",
-        )
+        verdict = f"{said.start} {said.hurts}{said.against}"
+        return "hurts", f"{verdict}: {score} {change}", f"{verdict}: {the} falls {way}"
     if low is not None and high is not None and max(-low, high) <= MATTERS:
-        within = f"stays within {number(MATTERS)} of what it was"
-        return (
-            "does not help",
-            f"{name} does not help: {the} {within}",
-            f"{name} does not help: {the} {within}, {way}.",
-        )
+        within = f"stays within {number(MATTERS)} of {said.same}"
+        text = f"{said.start} {said.helps_not}{said.against}: {the} {within}"
+        return "does not help", text, f"{text}, {way}"
+    verdict = f"Too little data to say whether {said.name} {said.helps}{said.against}"
     return (
         "too little data",
-        f"too little data to say whether {name} helps: {score} {with_interval(estimate, 3, signed=True)}",
-        f"too little data to say whether {name} helps: on {count(samples)} samples {the} goes {way}.",
+        f"{verdict}: {score} {by}",
+        f"{verdict}: on {count(samples)} samples {the} goes {way}",
     )
 
 
@@ -225,7 +298,7 @@ def _told(moved: Mapping[str, Sequence[Change]], changes: Sequence[Change]) -> l
     for name, changes in list(moved.items())[:_MOST_NAMED]:
         parts = [
             f"{c.kind} {number(c.row.before.value or 0.0)} to {number(c.row.after.value or 0.0)}, "
-            f"{with_interval(c.row.difference, signed=True)} ({p_text(c.row.p_holm)})"
+            f"{with_interval(c.row.difference, signed=True)} ({p_text(c.row.p_holm)}{_unsure(c.row)})"
             for c in changes
         ]
         sentences.append(f"{shorten(name, 40)}: {'; '.join(parts)}.")
@@ -244,5 +317,5 @@ def _used(moved: Mapping[str, Sequence[Change]]) -> str:
     return ", ".join(parts)
 
 
-def _big(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _unsure(row: Difference) -> str:
+    return ", interval not to be trusted" if row.difference.warning else ""

@@ -23,24 +23,23 @@ def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
     Args:
         value: Any finite number.
         digits: Decimals.
-        signed: Write ``+`` before what is not negative.
+        signed: Write ``+`` before what is positive.
 
     Returns:
-        The number; from a million on, where decimals say nothing, in powers of ten.
+        The number, without a sign where it rounds to zero; from a million on, where decimals say nothing, in powers of ten.
 
     Example:
         >>> number(0.8149), number(-0.004), number(1.0), number(-2.5), number(0.03, signed=True)
-        ('.81', '-.00', '1.00', '-2.50', '+.03')
+        ('.81', '.00', '1.00', '-2.50', '+.03')
         >>> number(-181_820_834.2)
         '-1.82e+08'
     """
-    # The sign of a true zero is noise; that of a small negative end of an interval is not.
     text = f"{abs(value):,.{digits}f}" if abs(value) < _LARGE else f"{abs(value):.3g}"
     if text.startswith("0."):
         text = text[1:]
-    if value < -1e-12:
-        return f"-{text}"
-    return f"+{text}" if signed else text
+    if not text.strip(".0"):
+        return text
+    return f"-{text}" if value < 0 else f"+{text}" if signed else text
 
 
 def with_interval(estimate: Estimate, digits: int = 2, *, signed: bool = False) -> str:
@@ -51,7 +50,7 @@ def with_interval(estimate: Estimate, digits: int = 2, *, signed: bool = False) 
 
     Example:
         >>> with_interval(Estimate(value=0.01, low=-0.001, high=0.02, n=600))
-        '.01 [-.00, .02]'
+        '.01 [.00, .02]'
         >>> with_interval(Estimate(undefined="accuracy is 0"))
         'undefined'
     """

@@ -32,3 +32,10 @@ def test_no_name_breaks(monkeypatch, capsys, width, number):
 
 def test_names_are_no_markup(monkeypatch, capsys):
     assert "[red]m" in table(monkeypatch, ["[red]m"], 80)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 9])
+def test_names_of_checkpoints_are_whole(monkeypatch, capsys, number):
+    text = table(monkeypatch, [f"sensor{i}" for i in range(number)], 110)
+    assert "epoch=0" in text.split() and "epoch=1" in text.split()
+    assert "…" not in text

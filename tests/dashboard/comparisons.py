@@ -51,6 +51,7 @@ def _audited(report: AuditReport) -> Audited:
         created=report.record.created,
         model=report.subject.model,
         samples=report.data.samples,
+        lineage=report.record.lineage,
     )
 
 

@@ -7,10 +7,13 @@ from dashboard.data import Library
 from mmaudit.exceptions import RecordError
 from mmaudit.report.comparison import Comparison
 from mmaudit.report.numbers import with_interval
+from mmaudit.report.sides import Sides, sides_of
 from tests.dashboard.comparisons import make_comparison
 from tests.dashboard.conftest import make_app
 from tests.dashboard.requests import body, send
 from tests.report.fixtures import empty_report, hostile_report, make_report
+
+_SIDES = Sides("retrained", "Before", "After")
 
 
 def _pair(**options):
@@ -26,15 +29,15 @@ def comparison():
 
 def test_all_rows_of_a_measure_are_in_one_of_its_two_tables(comparison):
     for measure in comparison.measures.values():
-        total = sum(len(measure_table(measure, per_class=p, most=10**6).rows) for p in (True, False))  # fmt: skip
+        total = sum(len(measure_table(measure, _SIDES, per_class=p, most=10**6).rows) for p in (True, False))  # fmt: skip
         assert total == len(measure.rows)
-        assert len(measure_table(measure, per_class=True, most=3).rows) <= 3
+        assert len(measure_table(measure, _SIDES, per_class=True, most=3).rows) <= 3
 
 
 def test_cells_are_the_numbers_of_the_comparison(comparison):
     measure = comparison.measures["coalitions"]
     rows = [row for row in measure.rows if row.labels["class"] == "all"]
-    table = measure_table(measure, per_class=False)
+    table = measure_table(measure, _SIDES, per_class=False)
     for cells, row in zip(table.rows, rows, strict=True):
         assert row.labels["coalition"] in cells[0]
         assert cells[1] == with_interval(row.before, 3)
@@ -121,3 +124,29 @@ def test_only_ids_of_the_list_lead_to_a_comparison(workspace):
     for key in ("", "two", "../two", "a" * 26):
         with pytest.raises(RecordError, match="no comparison"):
             served.site.library.comparison(key)
+
+
+def test_plain_training_is_called_so_and_both_comparisons_have_one_sentence(workspace):
+    plain, after = _pair()
+    first, _ = _pair()
+    first.record = first.record.model_copy(update={"report_id": "c" * 26})
+    start = {"parent": "c" * 26, "start": "checkpoint", "recipe": "{}"}
+    for report, remedy in ((plain, "joint"), (after, "ogm_ge")):
+        report.record = report.record.model_copy(update={"lineage": start | {"remedy": remedy}})
+    served = _saved(workspace, first, after)
+    (workspace / "two" / "control").mkdir()
+    beside = make_comparison(plain, after)
+    beside.save(workspace / "two" / "control")
+    whole = served.site.library.comparison_at(workspace / "two")
+    control = served.site.library.comparison_at(workspace / "two" / "control")
+    text = _page(served, f"/compare/{whole}")
+    assert "In sum: the accuracy changes by" in text and "whether OGM-GE helps" in text
+    text = _page(served, f"/compare/{control}")
+    for part in (
+        "Plain training and OGM-GE",
+        '"Plain training"',
+        "are right only with OGM-GE and 3 only with plain training",
+    ):
+        assert part in text
+    assert "In sum" not in text and "only before" not in text
+    assert measure_table(beside.measures["coalitions"], sides_of(beside.before, beside.after), per_class=False).headers[1:3] == ("Plain training", "OGM-GE")  # fmt: skip

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from dashboard.data import Library
+from dashboard.pages import audits
 from dashboard.shelf import scan
 from mmaudit.exceptions import RecordError
 from mmaudit.report import AuditReport
@@ -26,9 +27,31 @@ def test_a_row_says_what_the_record_says(workspace):
     assert dict(row.contributions) == {
         name: report.estimate("contributions", modality=name) for name in report.modalities
     }
-    values = [estimate.value for _, estimate in row.contributions]
-    assert values == sorted(values, reverse=True)
+    assert [name for name, _ in row.contributions] == list(report.modalities)
+    assert row.verdicts == ()
     assert row.place == "first"
+
+
+def test_verdicts_and_contributions_are_in_the_order_of_the_record(workspace):
+    path = workspace / "first" / "report.json"
+    record = json.loads(path.read_text())
+    first, *others = record["modalities"]
+    record["findings"] = [
+        {"rule": "dominance", "level": "attention", "text": "one dominates"},
+        {"rule": "verdict", "modality": others[-1], "verdict": "well used", "text": "used"},
+        {"rule": "verdict", "modality": first, "verdict": "under-used", "text": "not used"},
+    ]
+    path.write_text(json.dumps(record))
+    (row,) = Library(workspace).audits().rows
+    assert row.verdicts == ((first, "under-used"), (others[-1], "well used"))
+    assert audits._cells(row)["verdicts"] == f"{first} under-used · {others[-1]} well used"
+    assert [name for name, _ in row.contributions] == record["modalities"]
+    none = audits._cells(row._replace(verdicts=()))
+    assert none["verdicts"] == "none"
+    many = tuple((f"m{i}", "well used") for i in range(7))
+    assert audits._cells(row._replace(verdicts=many))["verdicts"].endswith(
+        "m3 well used · and 3 more"
+    )
 
 
 def test_records_are_found_wherever_they_lie_and_the_newest_comes_first(workspace):

@@ -56,7 +56,7 @@ def test_the_table_and_the_verdict():
     )
     flat = " ".join(text.split())
     assert (
-        "Verdict: AGM helps: the accuracy rises from .948 to .961, +.013 [+.004, +.022] (p .003)."
+        "Verdict: Retraining with AGM helps: the accuracy rises from .948 to .961, +.013 [+.004, +.022] (p .003)."
         in flat
     )
     assert "audio: response accuracy .24 to .71" in flat
@@ -117,7 +117,10 @@ def test_markdown_holds_the_same_table():
     assert lines[0] == "# Before and after"
     assert "|  | Before | After | Difference, 600 samples | p |" in lines
     assert "| accuracy | .948 | .961 | +.013 \\[+.004, +.022] | .003 |" in lines
-    assert any(line.startswith("**Verdict**: AGM helps: the accuracy rises") for line in lines)
+    assert any(
+        line.startswith("**Verdict**: Retraining with AGM helps: the accuracy rises")
+        for line in lines
+    )
     assert text.endswith("\n")
 
 
@@ -128,3 +131,37 @@ def test_foreign_text_is_neither_markdown_nor_html():
     for line in text.splitlines():
         if line.startswith("|"):
             assert len(re.findall(r"(?<!\\)\|", line)) == 6
+
+
+def against_plain_training(remedy="modality_dropout", **options):
+    comparison = make_comparison(**options)
+    start = {"parent": "c", "start": "checkpoint", "recipe": "{}"}
+    before = comparison.before.model_copy(update={"lineage": start | {"remedy": "joint"}})
+    after = comparison.after.model_copy(update={"lineage": start | {"remedy": remedy}})
+    return comparison.model_copy(update={"before": before, "after": after})
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_plain_training_is_not_called_before(width):
+    comparison = against_plain_training()
+    text = printed(comparison, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "Before" not in text and "After" not in text
+    assert text.startswith(" Plain training   digits, late fusion\n Modality dropout digits")
+    lines = comparison_markdown(against_plain_training("ogm_ge")).splitlines()
+    assert lines[0] == "# Plain training and OGM\\-GE"
+    assert any(line.startswith("|  | Plain training | OGM\\-GE | Diff") for line in lines)
+
+
+def test_a_caveat_that_a_warning_tells_of_several_numbers_is_said_once():
+    why = "the interval should not be trusted: 30 samples"
+    comparison = make_comparison(warning=why)
+    measure = comparison.measures["responses"]
+    rows = tuple(
+        row.model_copy(update={"difference": row.difference.model_copy(update={"warning": why})})
+        for row in measure.rows
+    )
+    measures = comparison.measures | {"responses": measure.model_copy(update={"rows": rows})}
+    text = printed(comparison.model_copy(update={"measures": measures}), 120)
+    assert "! accuracy, audio response accuracy, image response accuracy: the interval" in text
+    assert text.count("30 samples") == 1

@@ -12,6 +12,7 @@ from mmaudit.export.csv_tables import to_csv
 from mmaudit.export.html import notebook_html, to_html, write_html
 from mmaudit.export.markdown import to_markdown
 from mmaudit.export.model_card import to_model_card
+from mmaudit.export.overview import make_overview
 from mmaudit.export.terminal import print_report
 from mmaudit.figures import figures_by_part
 from mmaudit.report import AuditReport
@@ -162,6 +163,34 @@ def test_what_has_no_value_says_so(report):
     assert "undefined" in text
     assert "No fallback, no failure, no warning." not in text
     assert "What stands out" not in text
+
+
+def test_no_warning_is_only_said_where_no_interval_has_one():
+    report = make_report(("audio", "image"))
+    rows = [row for measure in report.measures.values() for row in measure.rows]
+    measures = {
+        key: measure.model_copy(update={"rows": tuple(_sure(row) for row in measure.rows)})
+        for key, measure in report.measures.items()
+    }
+    record = report.record.model_copy(update={"measures": measures, "notes": ()})
+    assert make_overview(AuditReport(record)).calm == "No fallback, no failure, no warning."
+    first = measures["interactions"].rows[0]
+    doubtful = first.model_copy(
+        update={"estimate": first.estimate.model_copy(update={"warning": "1 sample"})}
+    )
+    one = measures["interactions"].model_copy(
+        update={"rows": (doubtful, *measures["interactions"].rows[1:])}
+    )
+    record = record.model_copy(update={"measures": measures | {"interactions": one}})
+    known = sum(row.estimate.low is not None for row in rows)
+    calm = f"No fallback, no failure; 1 of {known:,} intervals in the record carries a warning."
+    assert make_overview(AuditReport(record)).calm == calm
+    assert make_overview(AuditReport(record)).warnings == ()
+    assert calm in " ".join(_Page(to_html(AuditReport(record))).text)
+
+
+def _sure(row):
+    return row.model_copy(update={"estimate": row.estimate.model_copy(update={"warning": None})})
 
 
 def test_size_does_not_grow_without_bound(tmp_path):

@@ -7,7 +7,7 @@ from tests.report.fixtures import HOSTILE
 
 def test_the_title_is_the_takeaway_and_the_subtitle_how():
     info = comparison_info(make_comparison((0.013, 0.009), (0.47, 0.06), groups=40))
-    assert info.words.title == "AGM helps: accuracy +.013; audio is used more"
+    assert info.words.title == "Retraining with AGM helps: accuracy +.013; audio is used more"
     for part in ("the same 600 samples in both, 40 groups", "mask: zero", "paired bootstrap"):
         assert part in info.words.subtitle
     assert (
@@ -86,3 +86,28 @@ def test_the_table_says_the_same():
         "+.013 [+.004, +.022] !",
         ".003",
     )
+
+
+def test_plain_training_is_not_called_before():
+    comparison = make_comparison()
+    start = {"parent": "c", "start": "checkpoint", "recipe": "{}"}
+    before = comparison.before.model_copy(update={"lineage": start | {"remedy": "joint"}})
+    after = comparison.after.model_copy(update={"lineage": start | {"remedy": "agm"}})
+    info = comparison_info(comparison.model_copy(update={"before": before, "after": after}))
+    assert comparison_table(info).headers[1:3] == ("Plain training", "AGM")
+    assert " Plain training, " in info.words.takeaway and " before" not in info.words.takeaway
+    names = {trace.name for trace in plot_comparison(info).data if trace.showlegend is not False}
+    assert names & {"Plain training", "AGM"} and not names & {"before", "after"}
+
+
+def test_a_remedy_of_somebody_else_is_no_markup_in_the_legend():
+    comparison = make_comparison()
+    told = {"before": "joint", "after": "<b>mine</b>"}
+    sides = {
+        side: getattr(comparison, side).model_copy(
+            update={"title": "m", "lineage": {"remedy": key}}
+        )
+        for side, key in told.items()
+    }
+    figure = plot_comparison(comparison_info(comparison.model_copy(update=sides)))
+    assert "<b>" not in "".join(trace.name or "" for trace in figure.data)

@@ -6,7 +6,7 @@ from mmaudit.figures.mask_sensitivity import (
     plot_mask_sensitivity,
 )
 from mmaudit.report import AuditReport
-from mmaudit.report.schema import Estimate, LabelledEstimate, MeasureResult
+from mmaudit.report.schema import Estimate, Finding, LabelledEstimate, MeasureResult
 from tests.report.fixtures import empty_report, make_report, twelve_report
 
 
@@ -112,3 +112,26 @@ def test_twelve_modalities():
     info = mask_sensitivity_info(twelve_report())
     assert len(plot_mask_sensitivity(info).data) == 48
     assert len(mask_sensitivity_table(info).headers) == 9
+
+
+def _judged(report, *findings):
+    return AuditReport(report.record.model_copy(update={"findings": findings}))
+
+
+def test_the_title_says_what_the_findings_say_of_the_masks():
+    torn = Finding(
+        rule="depends on the mask",
+        level="attention",
+        text="Whether audio counts depends on how modalities are hidden.",
+    )
+    other = Finding(rule="dominance", text="image dominates.")
+    apart = _report(_contributions((0.07, 0.05, 0.09), (0.003, 0.001, 0.006), 0.5, 0.48))
+    assert mask_sensitivity_info(apart).words.title.endswith("no sign or ranking flips")
+    title = mask_sensitivity_info(_judged(apart, other, torn)).words.title
+    assert title == "Whether audio counts depends on how modalities are hidden"
+    assert mask_sensitivity_info(_judged(apart, other)).words.title.endswith("ranking flips")
+    flipped = _report(_contributions(0.1, -0.1, 0.5, 0.48))
+    assert mask_sensitivity_info(flipped).words.title.startswith("It depends on the mask. ")
+    assert mask_sensitivity_info(_judged(flipped, torn)).words.title.startswith("It depends on")
+    title = mask_sensitivity_info(_judged(flipped, other)).words.title
+    assert title == "The contribution of audio changes its sign"

@@ -166,3 +166,11 @@ def test_an_input_belongs_to_one_modality():
         read_spec({"modalities": shared, "target": "y"}, MaskingSpec)
     looked_at = {"inputs": {"p": "p", "x": "x"}, "mask": {"p": "zero", "x": "keep"}}
     assert read_spec({"modalities": {"a": "x", "b": looked_at}, "target": "y"}, MaskingSpec)
+
+
+def test_what_the_model_is_always_given():
+    spec = {"modalities": {"a": "a", "b": "batch.b"}, "target": "y"}
+    assert read_spec(spec, MaskingSpec).always_given == ()
+    call = {"args": ["batch.a", "b"], "kwargs": {"c": "batch.extra"}}
+    assert read_spec(spec | {"call": call}, MaskingSpec).always_given == ("batch.extra",)
+    assert read_spec(spec | {"call": {"args": ["batch"]}}, MaskingSpec).always_given == ()

@@ -191,6 +191,36 @@ def test_shares_of_nothing_are_undefined(tmp_path):
         contribution_shares(np.array([0.5, 0.6, 0.4, 0.5]))
 
 
+def test_a_share_is_no_surer_than_the_contribution_it_comes_from(tmp_path):
+    rng = np.random.default_rng(4)
+    n, targets = 240, rng.integers(0, 2, 240)
+    heard = (rng.random(n) < 0.9)[:, None] * np.eye(2)[targets] * 4
+    bias = np.tile([0.2, 0.0], (n, 1))
+    # The second changes scores, but in no sample the answer.
+    slight = rng.normal(size=(n, 2)) * 0.01
+    logits = np.stack([bias, bias + heard, bias + slight, bias + heard + slight])
+    results = run(write_table(tmp_path / "a", columns_from_logits(logits, targets)), AV)
+    labels = {"score": "accuracy", "class": "all"}
+    value, share, all_of_it = (
+        find(results["contributions"], modality=name, quantity=quantity, **labels)
+        for name, quantity in (("video", "value"), ("video", "share"), ("audio", "share"))
+    )
+    total = sum(
+        find(results["contributions"], modality=name, quantity="value", **labels).value
+        for name in AV
+    )
+    assert value.value == share.value == 0 and value.high > 0
+    assert (share.low, share.high) == pytest.approx((value.low / total, value.high / total))
+    assert all_of_it.value == 1.0
+    assert (all_of_it.low, all_of_it.high) == pytest.approx((1 + share.low, 1 + share.high))
+    # Where the model does not hear the second at all, the first has all by its make.
+    silent = np.stack([bias, bias + heard, bias, bias + heard])
+    results = run(write_table(tmp_path / "b", columns_from_logits(silent, targets)), AV)
+    for name, whole in (("audio", 1.0), ("video", 0.0)):
+        share = find(results["contributions"], modality=name, quantity="share", **labels)
+        assert (share.low, share.value, share.high) == (whole, whole, whole)
+
+
 def test_no_accuracy_no_rate(tmp_path):
     folder, *_ = table_of_accuracies(tmp_path, [0.0, 0.0, 0.4, 0.0])
     result = run(folder, AV)["utilization"]

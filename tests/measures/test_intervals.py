@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -130,6 +132,16 @@ def test_few_events_warn(rare):
     assert (estimate.warning is not None) == (rare == 3)
     if rare == 3:
         assert "about 3 of the samples" in estimate.warning
+
+
+@pytest.mark.parametrize(
+    ("events", "said"), [(9.4, "about 9 of"), (9.6, "about 9.6 of"), (9.99, "about 9.9 of")]
+)
+def test_events_that_are_too_few_are_not_rounded_up_to_enough(events, said):
+    x = np.random.default_rng(6).normal(size=(200, 1))
+    found = replace(mean_intervals(x, np.ones((200, 1))), events=np.array([events]))
+    warning = found.estimate(0, n=200, groups=None).warning
+    assert said in warning and "fewer than 10" in warning
 
 
 def test_few_samples_and_groups_warn():
