@@ -118,9 +118,8 @@ def _less(facts: Facts, answer: Answers, gaps: Mapping[Mask, Effect]) -> float |
     # The claim is the gap. This decides which of two readings of it is told: a model that reads too little, or one whose
     # modality cannot be judged alone because masks of the others are far from the data.
     fair = parts * information.above.value / facts.M
-    if not chosen or any(effect.value >= fair for effect in chosen.values()):
-        return 1.0
-    return max(wide, *(effect.p_below(fair) for effect in chosen.values()))
+    surely = facts.thresholds.level
+    return wide if chosen and all(e.p_below(fair) <= surely for e in chosen.values()) else 1.0
 
 
 def _gaps(facts: Facts, name: str, information: Information) -> dict[Mask, Effect]:
