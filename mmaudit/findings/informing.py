@@ -16,6 +16,10 @@ from mmaudit.findings.facts import Facts, Mask
 __all__ = ["informative", "little", "with_gaps"]
 
 
+_LIKELY = 0.2
+"""P-value up to which a contribution is taken to be less than a fair part, where the gap itself is certain."""
+
+
 def informative(facts: Facts) -> dict[str, Information]:
     """Whether each modality that is there could say something about the target alone, and what shows it."""
     limit, delta, alpha = facts.thresholds.gain, facts.thresholds.delta, facts.alpha
@@ -118,8 +122,7 @@ def _less(facts: Facts, answer: Answers, gaps: Mapping[Mask, Effect]) -> float |
     # The claim is the gap. This decides which of two readings of it is told: a model that reads too little, or one whose
     # modality cannot be judged alone because masks of the others are far from the data.
     fair = parts * information.above.value / facts.M
-    surely = facts.thresholds.level
-    return wide if chosen and all(e.p_below(fair) <= surely for e in chosen.values()) else 1.0
+    return wide if chosen and all(e.p_below(fair) <= _LIKELY for e in chosen.values()) else 1.0
 
 
 def _gaps(facts: Facts, name: str, information: Information) -> dict[Mask, Effect]:
